@@ -1,0 +1,205 @@
+"""One cycle: read every source once, hand out one Snapshot. A source that fails or hangs costs its own points only."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import threading
+import time
+from collections.abc import Collection, Sequence
+
+from otel_hostmetrics.catalogue.model import Metric, Series
+from otel_hostmetrics.errors import Reason, Unavailable
+from otel_hostmetrics.model import Column, Measurement, Reading, Snapshot, Source, State, Status
+from otel_hostmetrics.report import Report
+from otel_hostmetrics.telemetry import Telemetry
+
+_log = logging.getLogger(__name__)
+
+_REOPEN_NS = 60 * 10**9  # how often a source this host had nothing for is looked for again
+_STALE_INTERVALS = 3  # a late reading older than this many deadlines is thrown away
+
+
+class _Slot:
+    """One source, opened when possible, read once per call."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self._open = False
+        self._try_at_ns = 0
+        self._off = Status(State.OFF)
+
+    def read(self) -> tuple[Reading, Status]:
+        began = time.monotonic_ns()
+        if not self._open and began < self._try_at_ns:
+            return Reading(), self._off
+        try:
+            reading = self._opened_read()
+        except Unavailable as error:
+            return Reading(), self._close(error, began)
+        except Exception as error:  # a bug in one source must not stop the others
+            _log.exception("source %s failed", self.source.name)
+            return Reading(), Status(State.FAILED, None, repr(error), took_ns=time.monotonic_ns() - began)
+        reading.time_ns = reading.time_ns or time.time_ns()
+        first = reading.problems[0] if reading.problems else None
+        state, reason = (State.PARTIAL, first.reason) if first else (State.OK, None)
+        return reading, Status(state, reason, str(first or ""), first.needs if first else "", time.monotonic_ns() - began)
+
+    def _opened_read(self) -> Reading:
+        if not self._open:
+            self.source.open()
+            self._open = True
+        return self.source.read()
+
+    def _close(self, error: Unavailable, began: int) -> Status:
+        self.close()
+        state = State.OFF if error.reason in (Reason.ABSENT, Reason.UNSUPPORTED) else State.FAILED
+        self._try_at_ns = 0 if error.reason is Reason.GONE else began + _REOPEN_NS
+        self._off = Status(state, error.reason, str(error), error.needs)
+        return Status(state, error.reason, str(error), error.needs, time.monotonic_ns() - began)
+
+    def close(self) -> None:
+        self._open = False
+        self.source.close()
+
+
+class _Worker:
+    """Reads a slot in a thread of its own, so that a driver that hangs does not hold the cycle."""
+
+    def __init__(self, slot: _Slot) -> None:
+        self.slot = slot
+        self._wanted, self._done = threading.Event(), threading.Event()
+        self._result: tuple[Reading, Status] | None = None
+        self._busy = False
+        self._stop = False
+        self._thread = threading.Thread(target=self._run, name=f"source-{slot.source.name}", daemon=True)
+
+    def request(self) -> None:
+        """Begin a reading, unless one is still under way or waits to be taken."""
+        if not self._thread.is_alive():
+            self._thread.start()
+        if not self._busy:
+            self._busy = True
+            self._wanted.set()
+
+    def take(self, timeout: float) -> tuple[Reading, Status] | None:
+        """The reading under way once it is done; None if it is not done in time."""
+        if not self._done.wait(max(timeout, 0)):
+            return None
+        self._done.clear()
+        self._busy = False
+        result, self._result = self._result, None
+        return result
+
+    def _run(self) -> None:
+        while self._wanted.wait() and not self._stop:
+            self._wanted.clear()
+            self._result = self.slot.read()
+            self._done.set()
+        self.slot.close()
+
+    def close(self) -> None:
+        """Let the thread end once its call returns; a call that never does dies with the process."""
+        self._stop = True
+        self._wanted.set()
+        if self._thread.is_alive():
+            self._thread.join(0.1)
+
+
+class _Limit:
+    """Cuts a source's reading down to *most* series, the same ones as long as the reading's series stay the same."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._cut: dict[Metric, tuple[tuple[Series, ...], tuple[Series, ...]]] = {}
+
+    def apply(self, reading: Reading) -> int:
+        """Returns how many series are left; the number cut off goes into the reading."""
+        total = sum(len(column.series) for column in reading.columns.values())
+        if total <= self._most:
+            self._cut.clear()
+            return total
+        left = self._most
+        for metric, column in reading.columns.items():
+            if len(column.series) > left:
+                reading.columns[metric] = Column(self._shortened(metric, column.series, left), column.values[:left])
+            left -= len(reading.columns[metric].series)
+        reading.dropped = total - self._most
+        return self._most
+
+    def _shortened(self, metric: Metric, series: tuple[Series, ...], most: int) -> tuple[Series, ...]:
+        whole, cut = self._cut.get(metric, ((), ()))
+        if whole is not series or len(cut) != most:
+            cut = series[:most]
+            self._cut[metric] = (series, cut)
+        return cut
+
+
+class Collector:
+    """Reads *sources*, and then *own*, the agent's own metrics, which tell of this very cycle.
+
+    *enabled* are the rows to keep; *deadline* (s) bounds the wait for sources that may block.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        own: Source | None,
+        enabled: Collection[Metric],
+        telemetry: Telemetry,
+        deadline: float,
+        max_series: int,
+    ) -> None:
+        self._inline = [_Slot(source) for source in sources if not source.blocking]
+        self._workers = [_Worker(_Slot(source)) for source in sources if source.blocking]
+        self._own = _Slot(own) if own else None
+        self._enabled = frozenset(enabled)
+        self._deadline = deadline
+        names = [source.name for source in (*sources, *([own] if own else []))]
+        self._limits = {name: _Limit(max_series) for name in names}
+        self._late_since: dict[str, int] = {}
+        self._report = Report(telemetry)
+        self._numbers = itertools.count(1)
+
+    def collect(self) -> Snapshot:
+        time_ns, monotonic_ns = time.time_ns(), time.monotonic_ns()
+        results: dict[str, tuple[Reading, Status]] = {}
+        for worker in self._workers:
+            worker.request()
+        for slot in self._inline:
+            self._keep(slot, slot.read(), results)
+        for worker in self._workers:
+            remaining = self._deadline - (time.monotonic_ns() - monotonic_ns) / 1e9
+            self._keep(worker.slot, worker.take(remaining) or _late(self._deadline), results)
+        if self._own:
+            self._keep(self._own, self._own.read(), results)
+        readings = {name: reading for name, (reading, _) in results.items()}
+        statuses = {name: status for name, (_, status) in results.items()}
+        return Snapshot(next(self._numbers), time_ns, monotonic_ns, readings, statuses)
+
+    def _keep(self, slot: _Slot, result: tuple[Reading, Status], results: dict[str, tuple[Reading, Status]]) -> None:
+        reading, status = result
+        name = slot.source.name
+        if time.time_ns() - reading.time_ns > _STALE_INTERVALS * self._deadline * 1e9 and reading.time_ns:
+            reading = Reading()  # finished long after it was asked for: not news any more
+        enabled = self._enabled
+        reading.columns = {metric: column for metric, column in reading.columns.items() if metric in enabled and column.series}
+        reading.measurements = [each for each in reading.measurements if each.series.metric in enabled] if reading.measurements else ()
+        series = self._limits[name].apply(reading)
+        results[name] = (reading, status)
+        self._report.tell(name, status, reading, series)
+
+    def close(self) -> None:
+        for slot in (*self._inline, *([self._own] if self._own else [])):
+            slot.close()
+        for worker in self._workers:
+            worker.close()
+
+
+def _late(deadline: float) -> tuple[Reading, Status]:
+    return Reading(), Status(State.LATE, Reason.LATE, f"no answer within {deadline:g} s", took_ns=int(deadline * 1e9))
+
+
+def measurements(snapshot: Snapshot) -> Sequence[Measurement]:
+    """What every histogram is to record from this cycle."""
+    return [each for reading in snapshot.readings.values() for each in reading.measurements]

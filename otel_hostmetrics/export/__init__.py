@@ -1,0 +1,1 @@
+"""Snapshot -> world: OpenTelemetry instruments, OTLP, Prometheus, JSON."""

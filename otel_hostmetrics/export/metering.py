@@ -1,0 +1,101 @@
+"""The catalogue as observable instruments on any MeterProvider; their callbacks replay the current snapshot.
+
+The same registration drives our provider (provider.py) and the stock SDK's. A callback returns ``Observations``, a
+sequence that is also a pair of columns: ours takes the columns as they are, any other SDK iterates.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from typing import overload
+
+from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider, Observation
+
+from otel_hostmetrics import __version__
+from otel_hostmetrics.catalogue.model import Kind, Metric, Number
+from otel_hostmetrics.model import Column, Measurement, Snapshot
+
+SCOPE = "otel_hostmetrics"
+_INT64_MAX = 2**63 - 1
+
+
+class Observations(Sequence[Observation]):
+    """The points of one metric from one source, and the Unix time of their reading."""
+
+    __slots__ = ("column", "time_ns")
+
+    def __init__(self, column: Column, time_ns: int) -> None:
+        self.column = column
+        self.time_ns = time_ns
+
+    def __len__(self) -> int:
+        return len(self.column.series)
+
+    @overload
+    def __getitem__(self, index: int) -> Observation: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Observation]: ...
+    def __getitem__(self, index: int | slice) -> Observation | Sequence[Observation]:
+        return list(self)[index]
+
+    def __iter__(self) -> Iterator[Observation]:
+        """What other SDKs see. A value they cannot carry must not cost them the whole export: see _portable()."""
+        series, values = self.column
+        for each, value in zip(series, values, strict=True):
+            portable = _portable(value)
+            if portable is not None:
+                yield Observation(portable, each.attributes)
+
+
+def _portable(value: object) -> Number | None:
+    """An int beyond int64 as float (the stock encoder raises and loses everything), a non-finite float as nothing."""
+    if isinstance(value, int):
+        return value if -_INT64_MAX <= value <= _INT64_MAX else float(value)
+    return value if isinstance(value, float) and math.isfinite(value) else None
+
+
+class Replay:
+    """One instrument per row on *provider*; *rows* names, per source, the metrics it may emit.
+
+    *current* gives the snapshot to replay, None before the first cycle.
+    """
+
+    def __init__(self, provider: MeterProvider, rows: Mapping[str, Collection[Metric]], current: Callable[[], Snapshot | None]) -> None:
+        self._current = current
+        self._histograms: dict[Metric, Histogram] = {}
+        sources: dict[Metric, list[str]] = {}
+        for source, metrics in rows.items():
+            for metric in metrics:
+                sources.setdefault(metric, []).append(source)
+        meter = provider.get_meter(SCOPE, __version__)
+        for metric, names in sources.items():
+            self._create(meter, metric, [self._callback(metric, name) for name in names])
+
+    def _create(self, meter: Meter, metric: Metric, callbacks: list[Callable[[CallbackOptions], Sequence[Observation]]]) -> None:
+        if metric.kind is Kind.HISTOGRAM:
+            self._histograms[metric] = meter.create_histogram(
+                metric.name, metric.unit, metric.description, explicit_bucket_boundaries_advisory=metric.boundaries
+            )
+        elif metric.kind is Kind.COUNTER:
+            meter.create_observable_counter(metric.name, callbacks, metric.unit, metric.description)
+        elif metric.kind is Kind.UPDOWNCOUNTER:
+            meter.create_observable_up_down_counter(metric.name, callbacks, metric.unit, metric.description)
+        else:
+            meter.create_observable_gauge(metric.name, callbacks, metric.unit, metric.description)
+
+    def _callback(self, metric: Metric, source: str) -> Callable[[CallbackOptions], Sequence[Observation]]:
+        current = self._current
+
+        def callback(_: CallbackOptions) -> Sequence[Observation]:
+            snapshot = current()
+            reading = snapshot.readings.get(source) if snapshot else None
+            column = reading.columns.get(metric) if reading else None
+            return Observations(column, reading.time_ns) if column and reading else ()
+
+        return callback
+
+    def record(self, measurements: Sequence[Measurement]) -> None:
+        """Histograms are not observable: hand each measurement of a new snapshot over, once."""
+        for series, value in measurements:
+            self._histograms[series.metric].record(value, series.attributes)

@@ -1,0 +1,245 @@
+"""A MeterProvider on the public API classes, made for observable instruments with many stable series.
+
+Unlike the stock SDK it forgets a series that is no longer observed, has no limit of 2 000 series an instrument, runs each
+callback once per cycle whatever the number of exporters, and takes columns as they are (facts in DESIGN of this project:
+collect + encode of 3 000 points 1.4 ms against 66 ms). It has no views, exemplars or attribute filters.
+"""
+
+from __future__ import annotations
+
+import bisect
+import logging
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable, Sequence
+from dataclasses import replace
+from typing import Any, TypeVar
+
+from opentelemetry import metrics as api
+from opentelemetry.context import Context
+from opentelemetry.metrics import CallbackOptions, Observation
+
+from otel_hostmetrics.catalogue.model import Attributes, Kind, Metric, Number, Series
+from otel_hostmetrics.export.metering import Observations
+from otel_hostmetrics.model import Column, Distribution, Family
+
+_log = logging.getLogger(__name__)
+
+_Callback = Callable[[CallbackOptions], Iterable[Observation]] | Generator[Iterable[Observation], CallbackOptions, None]
+_Key = frozenset[tuple[str, object]]
+_OPTIONS = CallbackOptions()
+_S = TypeVar("_S", bound="_Stream")
+# The SDK specification's default for explicit bucket histograms.
+_DEFAULT_BOUNDARIES = (0.0, 5.0, 10.0, 25.0, 50.0, 75.0, 100.0, 250.0, 500.0, 750.0, 1000.0, 2500.0, 5000.0, 7500.0, 10000.0)
+
+
+class _Stream:
+    """One metric on its way out: what exporters need of an instrument."""
+
+    def __init__(self, metric: Metric) -> None:
+        self.metric = metric
+
+    def columns(self) -> Iterable[tuple[int, Column]]:
+        """(Unix time of the values, column) of what there is now; may be empty."""
+        return ()
+
+    def merge(self, twin: Any) -> None:
+        """Take over what a second instrument of the same name and kind would have exported."""
+
+
+class _Observed(_Stream):
+    """An observable instrument's callbacks."""
+
+    def __init__(self, metric: Metric, callbacks: Sequence[_Callback] | None) -> None:
+        super().__init__(metric)
+        self.callbacks = [_primed(callback) if isinstance(callback, Generator) else callback for callback in callbacks or ()]
+        self._began_ns = time.time_ns()
+        self._failed: set[int] = set()
+        self._series: dict[_Key, Series] = {}
+        self._bound: tuple[Series, ...] = ()
+
+    def columns(self) -> Iterable[tuple[int, Column]]:
+        foreign: list[Observation] = []
+        for index, callback in enumerate(self.callbacks):
+            try:
+                result = callback(_OPTIONS)
+                if isinstance(result, Observations):
+                    yield result.time_ns, result.column
+                else:
+                    foreign.extend(result)
+                self._failed.discard(index)
+            except Exception:  # one callback must not stop the others; said once, until it works again
+                if index not in self._failed:
+                    _log.exception("callback of %s failed", self.metric.name)
+                self._failed.add(index)
+        if foreign:
+            yield time.time_ns(), self._bind(foreign)
+
+    def merge(self, twin: _Observed) -> None:
+        self.callbacks.extend(twin.callbacks)
+
+    def _bind(self, observations: Sequence[Observation]) -> Column:
+        """Observations of others as a column; the last of several with the same attributes counts."""
+        values: dict[_Key, Number] = {}
+        series: dict[_Key, Series] = {}
+        if not self._series:
+            self.metric = replace(self.metric, integer=isinstance(observations[0].value, int))
+        for each in observations:
+            attributes = each.attributes or {}
+            key: _Key = frozenset(attributes.items())
+            series[key] = self._series.get(key) or Series(self.metric, dict(attributes), self._began_ns)  # type: ignore[arg-type]
+            values[key] = each.value
+        if series.keys() != self._series.keys() or tuple(series) != tuple(self._series):
+            self._series, self._bound = series, tuple(series.values())
+        return Column(self._bound, list(values.values()))
+
+
+def _primed(generator: Generator[Iterable[Observation], CallbackOptions, None]) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    """A generator as callback is advanced to its first yield, and then sent the options each time."""
+    next(generator)
+    return generator.send
+
+
+class _Recorded(_Stream):
+    """A synchronous instrument's cells, one per set of attributes."""
+
+    def __init__(self, metric: Metric) -> None:
+        super().__init__(metric)
+        self._lock = threading.Lock()
+        self._cells: dict[_Key, list[Any]] = {}
+        self._series: tuple[Series, ...] = ()
+
+    def change(self, attributes: Attributes | None, change: Callable[[Any], Any]) -> None:
+        key: _Key = frozenset((attributes or {}).items())
+        with self._lock:
+            cell = self._cells.get(key)
+            if cell is None:
+                cell = self._cells[key] = [None]
+                self._series = (*self._series, Series(self.metric, dict(attributes or {}), time.time_ns()))
+            cell[0] = change(cell[0])
+
+    def columns(self) -> Iterable[tuple[int, Column]]:
+        with self._lock:
+            if self._series:
+                yield time.time_ns(), Column(self._series, [cell[0] for cell in self._cells.values()])
+
+
+class _Counter(api.Counter, api.UpDownCounter):
+    def __init__(self, stream: _Recorded) -> None:
+        self._stream = stream
+
+    def add(self, amount: float, attributes: Any = None, context: Context | None = None) -> None:  # noqa: ARG002 - the API's signature
+        if amount < 0 and self._stream.metric.kind is Kind.COUNTER:
+            _log.warning("%s: a counter cannot go down by %s", self._stream.metric.name, amount)
+            return
+        self._stream.change(attributes, lambda total: amount if total is None else total + amount)
+
+
+class _Gauge(api._Gauge):  # noqa: SLF001 - the API's own name for its public synchronous gauge
+    def __init__(self, stream: _Recorded) -> None:
+        self._stream = stream
+
+    def set(self, amount: float, attributes: Any = None, context: Context | None = None) -> None:  # noqa: ARG002 - the API's signature
+        self._stream.change(attributes, lambda _: amount)
+
+
+class _Histogram(api.Histogram):
+    def __init__(self, stream: _Recorded) -> None:
+        self._stream = stream
+
+    def record(self, amount: float, attributes: Any = None, context: Context | None = None) -> None:  # noqa: ARG002 - the API's signature
+        boundaries = self._stream.metric.boundaries
+        slot = bisect.bisect_left(boundaries, amount)
+
+        def put(old: Distribution | None) -> Distribution:
+            old = old or Distribution((0,) * (len(boundaries) + 1), 0.0, amount, amount)
+            counts = (*old.counts[:slot], old.counts[slot] + 1, *old.counts[slot + 1 :])
+            return Distribution(counts, old.sum + amount, min(old.min, amount), max(old.max, amount))
+
+        self._stream.change(attributes, put)
+
+
+class _Observable(api.ObservableCounter, api.ObservableUpDownCounter, api.ObservableGauge):
+    """The handle create_observable_*() returns; the API gives it no methods."""
+
+    def __init__(self) -> None:
+        """The API's own __init__ only validates what the meter has registered."""
+
+
+class Meter(api.Meter):
+    """Creates instruments; all meters of a provider write into its one list of streams."""
+
+    def __init__(self, provider: Provider, name: str, version: str | None, schema_url: str | None) -> None:
+        super().__init__(name, version, schema_url)
+        self._add = provider.add
+
+    def create_counter(self, name: str, unit: str = "", description: str = "") -> api.Counter:
+        return _Counter(self._recorded(name, Kind.COUNTER, unit, description))
+
+    def create_up_down_counter(self, name: str, unit: str = "", description: str = "") -> api.UpDownCounter:
+        return _Counter(self._recorded(name, Kind.UPDOWNCOUNTER, unit, description))
+
+    def create_gauge(self, name: str, unit: str = "", description: str = "") -> api._Gauge:
+        return _Gauge(self._recorded(name, Kind.GAUGE, unit, description))
+
+    def create_histogram(
+        self, name: str, unit: str = "", description: str = "", *, explicit_bucket_boundaries_advisory: Sequence[float] | None = None
+    ) -> api.Histogram:
+        advised = explicit_bucket_boundaries_advisory
+        boundaries = _DEFAULT_BOUNDARIES if advised is None else tuple(advised)
+        return _Histogram(self._recorded(name, Kind.HISTOGRAM, unit, description, boundaries))
+
+    def create_observable_counter(
+        self, name: str, callbacks: Sequence[_Callback] | None = None, unit: str = "", description: str = ""
+    ) -> api.ObservableCounter:
+        return self._observed(name, Kind.COUNTER, callbacks, unit, description)
+
+    def create_observable_up_down_counter(
+        self, name: str, callbacks: Sequence[_Callback] | None = None, unit: str = "", description: str = ""
+    ) -> api.ObservableUpDownCounter:
+        return self._observed(name, Kind.UPDOWNCOUNTER, callbacks, unit, description)
+
+    def create_observable_gauge(
+        self, name: str, callbacks: Sequence[_Callback] | None = None, unit: str = "", description: str = ""
+    ) -> api.ObservableGauge:
+        return self._observed(name, Kind.GAUGE, callbacks, unit, description)
+
+    def _observed(self, name: str, kind: Kind, callbacks: Sequence[_Callback] | None, unit: str, description: str) -> _Observable:
+        self._add(_Observed(Metric(name, kind, unit, description, "an OpenTelemetry callback"), callbacks))
+        return _Observable()
+
+    def _recorded(self, name: str, kind: Kind, unit: str, description: str, boundaries: tuple[float, ...] = ()) -> _Recorded:
+        return self._add(_Recorded(Metric(name, kind, unit, description, "an OpenTelemetry instrument", boundaries=boundaries)))
+
+
+class Provider(api.MeterProvider):
+    """Collects every instrument of every meter into families, in the order of their creation."""
+
+    def __init__(self) -> None:
+        self._streams: dict[str, _Stream] = {}
+
+    def get_meter(self, name: str, version: str | None = None, schema_url: str | None = None, attributes: Any = None) -> Meter:  # noqa: ARG002
+        return Meter(self, name, version, schema_url)
+
+    def add(self, stream: _S) -> _S:
+        """Register a stream. A second instrument of the same name adds its callbacks to the first, if they agree."""
+        metric = stream.metric
+        known = self._streams.setdefault(metric.name.lower(), stream)
+        if known is stream:
+            return stream
+        if (known.metric.kind, known.metric.unit) != (metric.kind, metric.unit) or not isinstance(known, type(stream)):
+            _log.warning(
+                "metric %s exists as %s in %r; the second one is not exported", metric.name, known.metric.kind.value, known.metric.unit
+            )
+            return stream
+        known.merge(stream)
+        return known
+
+    def collect(self) -> tuple[Family, ...]:
+        """Run every callback once."""
+        families = []
+        for stream in list(self._streams.values()):
+            columns = tuple((time_ns, column) for time_ns, column in stream.columns() if column.series)
+            if columns:
+                families.append(Family(columns[0][1].series[0].metric, columns))  # the catalogue's row, if it is one of ours
+        return tuple(families)

@@ -1,0 +1,125 @@
+"""What one cycle yields, and who takes part in it."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple, Protocol
+
+from otel_hostmetrics.catalogue.model import Attributes, Metric, Number, Series
+from otel_hostmetrics.errors import Reason, Unavailable
+
+
+class Distribution(NamedTuple):
+    """One cumulative histogram value. ``counts`` has one entry more than the metric has boundaries."""
+
+    counts: tuple[int, ...]
+    sum: float
+    min: float
+    max: float
+
+    @property
+    def total(self) -> int:
+        return sum(self.counts)
+
+
+class Column(NamedTuple):
+    """The points of one metric from one source: ``values[i]`` belongs to ``series[i]``.
+
+    As long as the set of series stays the same, ``series`` is the very same tuple object in every cycle;
+    exporters keep what they precompiled for it and compare with ``is``. A value that could not be read
+    has no entry in either: absent is not zero.
+    """
+
+    series: tuple[Series, ...]
+    values: Sequence[Number] | Sequence[Distribution]
+
+
+class Measurement(NamedTuple):
+    """One value for a histogram, to be recorded once."""
+
+    series: Series
+    value: float
+
+
+@dataclass(slots=True)
+class Reading:
+    """What one source saw in one cycle."""
+
+    columns: dict[Metric, Column] = field(default_factory=dict)
+    measurements: Sequence[Measurement] = ()  # what histograms are to record, each once
+    problems: list[Unavailable] = field(default_factory=list)  # what could not be read, and why
+    facts: Mapping[str, object] = field(default_factory=dict)  # slow-changing, JSON-able: firmware, topology, relations
+    time_ns: int = 0  # Unix time of the values; the collector fills it in
+    dropped: int = 0  # series cut off by the source's limit
+
+
+class Source(Protocol):
+    """One family of kernel or driver counters."""
+
+    name: ClassVar[str]
+    metrics: ClassVar[tuple[Metric, ...]]
+    blocking: ClassVar[bool]  # may hang in a driver or a peer: read in a thread of its own, with a deadline
+
+    def open(self) -> None:
+        """Find the hardware and bind a Series to every value it has. Raises Unavailable if it has none."""
+
+    def read(self) -> Reading:
+        """Read every bound value once. One bad device is a problem in the Reading, not an exception."""
+
+    def close(self) -> None:
+        """Give back descriptors. Safe to call twice, and after a failed open."""
+
+
+class Workloads(Protocol):
+    """Answers whose process a pid is."""
+
+    def attributes(self, pid: int) -> Attributes:
+        """``container.id``, ``k8s.pod.name``...; empty for a host process or one already gone."""
+
+
+class State(enum.Enum):
+    """How a source fared in one cycle."""
+
+    OK = "ok"
+    PARTIAL = "partial"  # some values could not be read; see problems
+    OFF = "off"  # this host has nothing for the source
+    FAILED = "failed"  # nothing could be read, and that is not normal
+    LATE = "late"  # still inside a call when the cycle closed
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What the agent says of a source in its own metrics, in ``doctor``, in JSON and on screen."""
+
+    state: State
+    reason: Reason | None = None
+    detail: str = ""
+    needs: str = ""  # what cures a DENIED, see Unavailable
+    took_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """The host at one moment. Immutable; every exporter of a cycle is given the same one."""
+
+    number: int
+    time_ns: int  # Unix time
+    monotonic_ns: int
+    readings: Mapping[str, Reading]  # by source name
+    statuses: Mapping[str, Status]
+
+
+class Family(NamedTuple):
+    """One metric as exporters see it: a row of the catalogue and its points, a column per source."""
+
+    metric: Metric
+    columns: tuple[tuple[int, Column], ...]  # (Unix time of the values, column)
+
+
+class Batch(NamedTuple):
+    """What every exporter of a cycle writes: the snapshot and its metrics in the order of registration."""
+
+    snapshot: Snapshot
+    families: tuple[Family, ...]

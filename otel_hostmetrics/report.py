@@ -1,0 +1,75 @@
+"""What became of each source, told once per change: to the log, and in numbers to the agent's own metrics."""
+
+from __future__ import annotations
+
+import logging
+
+from otel_hostmetrics.catalogue import agent as rows
+from otel_hostmetrics.catalogue.model import AttributeValue
+from otel_hostmetrics.errors import Reason, Unavailable
+from otel_hostmetrics.model import Reading, State, Status
+from otel_hostmetrics.telemetry import Telemetry
+
+_log = logging.getLogger(__name__)
+
+_LEVELS = {
+    State.OK: logging.INFO,
+    State.OFF: logging.INFO,
+    State.PARTIAL: logging.INFO,
+    State.FAILED: logging.WARNING,
+    State.LATE: logging.WARNING,
+}
+_MOST_PROBLEMS = 1000  # remembered per source, so that a flood of distinct ones stays bounded
+
+
+class Report:
+    """Remembers what was said of each source and says only what is new."""
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+        self._states: dict[str, tuple[State, Reason | None]] = {}
+        self._problems: dict[str, frozenset[tuple[Reason, str]]] = {}
+
+    def tell(self, name: str, status: Status, reading: Reading, series: int) -> None:
+        """Log a change of state and each new problem; count everything."""
+        said = (status.state, status.reason)
+        if self._states.get(name) != said:
+            self._states[name] = said
+            _log.log(_LEVELS[status.state], "source %s is %s%s", name, status.state.value, _because(status))
+        self._tell_problems(name, reading.problems)
+        self._count(name, status, reading, series)
+
+    def _tell_problems(self, name: str, problems: list[Unavailable]) -> None:
+        if not problems and name not in self._problems:
+            return
+        known = self._problems.get(name, frozenset())
+        now = {(problem.reason, problem.what): problem for problem in problems[:_MOST_PROBLEMS]}
+        for key, problem in now.items():
+            if key not in known:
+                level = logging.WARNING if problem.reason in (Reason.DENIED, Reason.MALFORMED) else logging.INFO
+                _log.log(level, "source %s: %s%s", name, problem, _cure(problem.needs))
+        self._problems[name] = frozenset(now)
+
+    def _count(self, name: str, status: Status, reading: Reading, series: int) -> None:
+        telemetry = self._telemetry
+        source: dict[str, AttributeValue] = {rows.SOURCE: name}
+        state: dict[str, AttributeValue] = {**source, rows.STATE: status.state.value}
+        if status.reason:
+            state[rows.ERROR_TYPE] = status.reason.value
+        telemetry.only(rows.SOURCE_STATUS, 1, state, among=rows.SOURCE)
+        for problem in reading.problems:
+            telemetry.add(rows.SOURCE_PROBLEMS, 1, {**source, rows.ERROR_TYPE: problem.reason.value})
+        if status.state is State.OFF:
+            return
+        telemetry.set(rows.SOURCE_SUCCESS, int(status.state in (State.OK, State.PARTIAL)), source)
+        telemetry.set(rows.SOURCE_SERIES, series, source)
+        telemetry.set(rows.SOURCE_SERIES_DROPPED, reading.dropped, source)
+        telemetry.record(rows.SOURCE_DURATION, status.took_ns / 1e9, source)
+
+
+def _because(status: Status) -> str:
+    return f" ({status.detail}){_cure(status.needs)}" if status.detail else ""
+
+
+def _cure(needs: str) -> str:
+    return f"; needs {needs}, see `otel-hostmetrics doctor`" if needs else ""

@@ -1,0 +1,65 @@
+"""The agent itself: what its parts counted, and what the kernel says of its process."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import ClassVar
+
+from otel_hostmetrics.catalogue import agent as rows
+from otel_hostmetrics.catalogue.model import Metric
+from otel_hostmetrics.errors import Reason, Unavailable, unavailable
+from otel_hostmetrics.model import Reading
+from otel_hostmetrics.telemetry import Telemetry
+
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+_TICKS = os.sysconf("SC_CLK_TCK")
+_USER: dict[str, str] = {"cpu.mode": "user"}
+_SYSTEM: dict[str, str] = {"cpu.mode": "system"}
+
+
+class Agent:
+    """Always the agent's own /proc, never the host's below --root: a process knows itself by /proc/self."""
+
+    name: ClassVar[str] = "agent"
+    metrics: ClassVar[tuple[Metric, ...]] = rows.ALL
+    blocking: ClassVar[bool] = False
+
+    def __init__(self, telemetry: Telemetry) -> None:
+        self._telemetry = telemetry
+
+    def open(self) -> None:
+        """The start of the process does not change. proc_pid_stat(5): field 22, in clock ticks since boot."""
+        since_boot = int(_stat_fields()[19]) / _TICKS
+        boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+        self._telemetry.set(rows.START_TIME, round(boot + since_boot, 2))
+
+    def read(self) -> Reading:
+        telemetry, times = self._telemetry, os.times()
+        telemetry.set(rows.CPU_TIME, times.user, _USER)
+        telemetry.set(rows.CPU_TIME, times.system, _SYSTEM)
+        telemetry.set(rows.MEMORY_USAGE, int(_own("statm").split()[1]) * _PAGE)
+        telemetry.set(rows.DESCRIPTORS, len(os.listdir("/proc/self/fd")) - 1)  # less the one that lists
+        telemetry.set(rows.THREADS, int(_stat_fields()[17]))
+        columns, measured = telemetry.read()
+        return Reading(columns, measured)
+
+    def close(self) -> None:
+        """Nothing is kept open."""
+
+
+def _own(name: str) -> bytes:
+    path = f"/proc/self/{name}"
+    try:
+        with open(path, "rb", buffering=0) as file:
+            return file.read(4096)
+    except OSError as error:
+        raise unavailable(error, path) from None
+
+
+def _stat_fields() -> list[bytes]:
+    """The fields of /proc/self/stat from the third on: the second, the name, may hold spaces and parentheses."""
+    fields = _own("stat").rpartition(b")")[2].split()
+    if len(fields) < 20:
+        raise Unavailable(Reason.MALFORMED, "/proc/self/stat")
+    return fields
