@@ -1,0 +1,152 @@
+"""One client of the scrape endpoint: h11 does HTTP/1.1, this does the socket. Never blocks."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+
+import h11
+
+from otel_hostmetrics.catalogue.agent import HTTP_DURATION, METHOD, ROUTE, STATUS_CODE
+from otel_hostmetrics.export.prometheus.routes import Request, Response
+from otel_hostmetrics.telemetry import Telemetry
+
+_HEAD_LIMIT = 16_384  # bytes of a request's line and headers; also what is read at once
+_LINGER = 1.0  # seconds for the client to take the last response and close
+_METHODS = frozenset(("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"))
+
+
+class Closed(Exception):
+    """The connection is over. *cause* says what was wrong with it, empty if nothing."""
+
+    def __init__(self, cause: str = "") -> None:
+        super().__init__(cause)
+        self.cause = cause
+
+
+class Connection:
+    """Call turn() whenever the socket is ready, to read or, if ``writing``, to write; close after ``deadline``.
+
+    A turn answers one request at most, so that a client that pipelines does not keep the others waiting.
+    """
+
+    def __init__(
+        self, client: socket.socket, answer: Callable[[Request], Response], telemetry: Telemetry, timeout: float, idle: float
+    ) -> None:
+        self.socket = client
+        self.deadline = time.monotonic() + timeout
+        self._answer = answer
+        self._telemetry = telemetry
+        self._timeout = timeout
+        self._idle_timeout = idle
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_LIMIT)
+        self._out = memoryview(b"")
+        self._hungry = True  # h11 needs more bytes to go on
+        self._idle = False  # between two requests
+        self._leaving = False  # all is sent, the client is to close
+        self._began_ns = 0
+        self._served: dict[str, str | int] = {}
+
+    @property
+    def writing(self) -> bool:
+        """Wait to write, not to read. A request that is here already needs a turn as well, and writing needs no waiting."""
+        return not self._leaving and (len(self._out) > 0 or not self._hungry)
+
+    @property
+    def overdue(self) -> str:
+        """What passing the deadline means: nothing between two requests or after the last, else a ``timeout``."""
+        return "" if self._idle or self._leaving else "timeout"
+
+    def turn(self) -> None:
+        """Do what can be done without waiting. Raises Closed at the end."""
+        try:
+            if self._out:
+                self._send()
+            elif self._hungry:
+                self._receive()
+            if not self._out and not self._leaving:
+                self._read_request()
+        except BlockingIOError:
+            return
+        except OSError:
+            raise Closed from None  # the client went
+
+    def _receive(self) -> None:
+        data = self.socket.recv(_HEAD_LIMIT)
+        if not data:
+            raise Closed
+        if self._leaving:
+            return  # unread bytes would turn our close into a reset that takes the response with it
+        if self._idle:
+            self._idle = False
+            self.deadline = time.monotonic() + self._timeout
+        self._http.receive_data(data)
+
+    def _read_request(self) -> None:
+        try:
+            event = self._http.next_event()
+            self._hungry = event is h11.NEED_DATA
+            if self._hungry:
+                return
+            if not isinstance(event, h11.Request):
+                raise Closed
+            whole = isinstance(self._http.next_event(), h11.EndOfMessage)
+        except h11.RemoteProtocolError:
+            raise Closed("not_http") from None
+        self._respond(event, whole)
+
+    def _respond(self, event: h11.Request, whole: bool) -> None:
+        """No route takes a body: a request that has one is answered before it has been read, and is the connection's last."""
+        self._began_ns = time.monotonic_ns()
+        request = _request(event)
+        response = self._answer(request)
+        if not whole and response.status < 400:
+            response = Response(413, "text/plain; charset=utf-8", b"no request body is taken here\n", response.route)
+        self._out = memoryview(self._bytes(response, with_body=request.method != "HEAD", last=not whole))
+        method = request.method if request.method in _METHODS else "_OTHER"
+        self._served = {METHOD: method, ROUTE: response.route, STATUS_CODE: response.status}
+        self.deadline = time.monotonic() + self._timeout
+        self._send()
+
+    def _bytes(self, response: Response, with_body: bool, last: bool) -> bytes:
+        headers = [
+            ("Date", time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())),
+            ("Content-Type", response.content_type),
+            ("Content-Length", str(len(response.body))),
+            ("X-Content-Type-Options", "nosniff"),
+            ("Content-Security-Policy", "default-src 'none'"),
+            *response.headers,
+            *([("Connection", "close")] if last else []),
+        ]
+        parts = [self._http.send(h11.Response(status_code=response.status, headers=headers))]
+        if with_body:
+            parts.append(self._http.send(h11.Data(data=response.body)))
+        parts.append(self._http.send(h11.EndOfMessage()))
+        return b"".join(part for part in parts if part)
+
+    def _send(self) -> None:
+        self._out = self._out[self.socket.send(self._out) :]
+        if not self._out:
+            self._finish()
+
+    def _finish(self) -> None:
+        """The response is out: measure it, then wait for the next request or for the end."""
+        self._telemetry.record(HTTP_DURATION, (time.monotonic_ns() - self._began_ns) / 1e9, self._served)
+        if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
+            self._http.start_next_cycle()
+            self._hungry = not self._http.trailing_data[0]
+            self._idle = self._hungry
+            self.deadline = time.monotonic() + (self._idle_timeout if self._idle else self._timeout)
+        else:
+            self.socket.shutdown(socket.SHUT_WR)
+            self._leaving = self._hungry = True
+            self.deadline = time.monotonic() + min(_LINGER, self._timeout)
+
+
+def _request(event: h11.Request) -> Request:
+    """Field values of one name are joined by commas (RFC 9110, 5.3)."""
+    accept, coding = (
+        ",".join(value.decode("latin-1") for name, value in event.headers if name == wanted) for wanted in (b"accept", b"accept-encoding")
+    )
+    return Request(event.method.decode("latin-1"), event.target.decode("latin-1"), accept, coding)

@@ -1,0 +1,149 @@
+"""The scrape endpoint: one thread, non-blocking sockets, every connection with a deadline."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import selectors
+import socket
+import threading
+import time
+
+from otel_hostmetrics.catalogue.agent import ERROR_TYPE, HTTP_CONNECTIONS, HTTP_REJECTED
+from otel_hostmetrics.export.prometheus.address import bind
+from otel_hostmetrics.export.prometheus.connection import Closed, Connection
+from otel_hostmetrics.export.prometheus.routes import Routes
+from otel_hostmetrics.settings import Prometheus
+from otel_hostmetrics.telemetry import Telemetry
+
+_log = logging.getLogger(__name__)
+_ACCEPTS = 64  # connections taken in one turn, so that a flood of them does not starve those we have
+_PAUSE = 0.5  # seconds without accepting while the process has no descriptor left
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
+_JOIN = 5.0  # seconds close() waits for a scrape in progress
+
+
+class Server:
+    """start() binds and serves until close(). Scrapes run in the server's own thread, one at a time."""
+
+    def __init__(self, settings: Prometheus, address: tuple[str, int], routes: Routes, telemetry: Telemetry) -> None:
+        self._settings = settings
+        self._wanted = address
+        self._routes = routes
+        self._telemetry = telemetry
+        self._connections: dict[int, Connection] = {}  # by descriptor
+        self._listener: socket.socket | None = None
+        self._wakeup = -1
+        self._stopping = False
+        self._accept_from = 0.0  # monotonic time; 0 while the listener is watched
+        self._reported: set[type[Exception]] = set()
+        self._thread = threading.Thread(target=self._serve, name="prometheus", daemon=True)
+
+    def start(self) -> None:
+        """Raises Unavailable if the address cannot be had."""
+        self._listener = bind(*self._wanted)
+        self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._telemetry.set(HTTP_CONNECTIONS, 0)
+        self._thread.start()
+
+    @property
+    def address(self) -> tuple[str, int]:
+        """Host and port as bound: port 0 has become a real one."""
+        if self._listener is None:
+            raise RuntimeError("the server is not started")
+        host, port = self._listener.getsockname()[:2]
+        return str(host), int(port)
+
+    def close(self) -> None:
+        """Drop every connection and stop. Safe to call twice, and before start()."""
+        if self._listener is None or self._stopping:
+            return
+        self._stopping = True
+        os.eventfd_write(self._wakeup, 1)
+        self._thread.join(_JOIN)
+        if self._thread.is_alive():
+            _log.warning("the scrape endpoint still answers after %g s, its thread is left behind", _JOIN)
+
+    def _serve(self) -> None:
+        listener = self._listener
+        assert listener is not None
+        with selectors.DefaultSelector() as selector, listener:
+            selector.register(listener, selectors.EVENT_READ)
+            selector.register(self._wakeup, selectors.EVENT_READ)
+            while not self._stopping:
+                ready = selector.select(self._patience())
+                now = time.monotonic()  # before a scrape that takes long: what arrives meanwhile is read before it is overdue
+                for key, _ in ready:
+                    if key.fd in self._connections:
+                        self._turn(selector, self._connections[key.fd])
+                    elif key.fileobj is listener:
+                        self._accept(selector, listener)
+                self._expire(selector, listener, now)
+            for connection in tuple(self._connections.values()):
+                self._drop(selector, connection)
+        os.close(self._wakeup)
+
+    def _patience(self) -> float | None:
+        """Seconds until something has to be done unasked; None: nothing."""
+        times = [connection.deadline for connection in self._connections.values()]
+        if self._accept_from:
+            times.append(self._accept_from)
+        return max(0.0, min(times) - time.monotonic()) if times else None
+
+    def _accept(self, selector: selectors.BaseSelector, listener: socket.socket) -> None:
+        for _ in range(_ACCEPTS):
+            try:
+                client, _peer = listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _EXHAUSTED:
+                    self._pause(selector, listener, error)
+                return  # else the client went before we took it
+            if len(self._connections) >= self._settings.max_connections:
+                self._telemetry.add(HTTP_REJECTED, 1, {ERROR_TYPE: "limit"})
+                client.close()
+                continue
+            client.setblocking(False)
+            times = self._settings.header_timeout, self._settings.idle_timeout
+            connection = Connection(client, self._routes.answer, self._telemetry, *times)
+            self._connections[client.fileno()] = connection
+            selector.register(client, selectors.EVENT_READ)
+            self._telemetry.set(HTTP_CONNECTIONS, len(self._connections))
+
+    def _turn(self, selector: selectors.BaseSelector, connection: Connection) -> None:
+        try:
+            connection.turn()
+        except Closed as closed:
+            self._drop(selector, connection, closed.cause)
+        except Exception as error:  # a mistake of ours costs this connection, not the endpoint
+            if type(error) not in self._reported:
+                self._reported.add(type(error))
+                _log.exception("a connection of the scrape endpoint failed, this kind is reported once")
+            self._drop(selector, connection)
+        else:
+            events = selectors.EVENT_WRITE if connection.writing else selectors.EVENT_READ
+            if selector.get_key(connection.socket).events != events:
+                selector.modify(connection.socket, events)
+
+    def _expire(self, selector: selectors.BaseSelector, listener: socket.socket, now: float) -> None:
+        for connection in [one for one in self._connections.values() if one.deadline <= now]:
+            self._drop(selector, connection, connection.overdue)
+        if self._accept_from and self._accept_from <= now:
+            self._accept_from = 0.0
+            selector.register(listener, selectors.EVENT_READ)
+
+    def _pause(self, selector: selectors.BaseSelector, listener: socket.socket, error: OSError) -> None:
+        """Without a descriptor the listener would be ready for ever and the loop spin."""
+        _log.warning("the scrape endpoint takes no connection for %g s: %s", _PAUSE, error.strerror)
+        selector.unregister(listener)
+        self._accept_from = time.monotonic() + _PAUSE
+
+    def _drop(self, selector: selectors.BaseSelector, connection: Connection, cause: str = "") -> None:
+        selector.unregister(connection.socket)
+        del self._connections[connection.socket.fileno()]
+        self._telemetry.set(HTTP_CONNECTIONS, len(self._connections))
+        if cause:
+            self._telemetry.add(HTTP_REJECTED, 1, {ERROR_TYPE: cause})
+        connection.socket.close()
