@@ -1,0 +1,66 @@
+"""What a type cannot say: addresses, names of sources, files that must be there."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Collection, Mapping
+
+from otel_hostmetrics.config.schema import ConfigError
+from otel_hostmetrics.export.otlp.channel import metadata, parse
+from otel_hostmetrics.export.prometheus.address import parse_listen
+from otel_hostmetrics.settings import Settings
+
+_Wrong = Callable[[str, str], ConfigError]
+
+
+def check(settings: Settings, origins: Mapping[str, str], sources: Callable[[], Collection[str]]) -> None:
+    """Raise ConfigError for the first thing wrong."""
+
+    def wrong(key: str, problem: str) -> ConfigError:
+        return ConfigError(key, problem, origins[key])
+
+    _check_addresses(settings, wrong)
+    _check_tls(settings, wrong)
+    _check_sources(settings, sources, wrong)
+
+
+def _check_addresses(settings: Settings, wrong: _Wrong) -> None:
+    """By the rules of the exporters themselves."""
+    otlp, listen = settings.otlp, settings.prometheus.listen
+    try:
+        key = "prometheus.listen"
+        if listen:
+            parse_listen(listen)
+        key = "otlp.endpoint"
+        if otlp.endpoint:
+            parse(otlp.endpoint, otlp.insecure, bool(otlp.ca_file or otlp.cert_file))
+        key = "otlp.headers"
+        metadata(otlp.headers)
+    except ValueError as error:
+        raise wrong(key, str(error).removeprefix(f"{key}: ")) from None
+
+
+def _check_tls(settings: Settings, wrong: _Wrong) -> None:
+    otlp = settings.otlp
+    for key, path in (("ca_file", otlp.ca_file), ("cert_file", otlp.cert_file), ("key_file", otlp.key_file)):
+        try:
+            if path:  # only whether it opens
+                open(path, "rb").close()
+        except OSError as error:
+            raise wrong(f"otlp.{key}", f"cannot read {path}: {error.strerror}") from None
+    if bool(otlp.cert_file) != bool(otlp.key_file):
+        there, missing = ("cert_file", "key_file") if otlp.cert_file else ("key_file", "cert_file")
+        raise wrong(f"otlp.{there}", f"a client certificate needs both: otlp.{missing} is not set")
+
+
+def _check_sources(settings: Settings, sources: Callable[[], Collection[str]], wrong: _Wrong) -> None:
+    general = settings.general
+    if not general.sources and not general.no_sources:
+        return
+    names = sorted(sources())
+    for key, given in (("general.sources", general.sources), ("general.no_sources", general.no_sources)):
+        for name in given:
+            if name not in names:
+                close = difflib.get_close_matches(name[:60], names, n=1)
+                meant = f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"
+                raise wrong(key, f"unknown source {name[:60]!r}, {meant}")

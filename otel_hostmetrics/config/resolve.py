@@ -1,0 +1,88 @@
+"""Layers to Settings: flags > OTEL_HOSTMETRICS_* > RDMA_MON_* > OTEL_* > file > defaults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, NamedTuple
+
+import msgspec
+
+from otel_hostmetrics.config import environment, file, standard
+from otel_hostmetrics.config.checks import check
+from otel_hostmetrics.config.schema import KEYS, SECTIONS, Layer
+from otel_hostmetrics.config.values import convert
+from otel_hostmetrics.settings import Settings
+
+DEFAULT = "default"
+_DEFAULT_EXIT = "default, no exporter is configured"
+
+
+class Resolved(NamedTuple):
+    """The settings, where each came from, and what the user should be told once."""
+
+    settings: Settings
+    origins: Mapping[str, str]  # by key
+    notices: tuple[str, ...] = ()
+
+    @property
+    def defaulted_exit(self) -> bool:
+        """Whether Prometheus is served only because nothing else was configured."""
+        return self.origins["prometheus.listen"] == _DEFAULT_EXIT
+
+
+def resolve(flags: Layer, environ: Mapping[str, str], path: str | None, sources: Callable[[], Collection[str]]) -> Resolved:
+    """Read every layer and check all of it, so that nothing starts half-configured.
+
+    *path* is the YAML file, if any; *sources* gives the names of the sources there are, and is only asked if some
+    are named. Raises ConfigError.
+    """
+    own, notices = environment.read(environ)
+    otel = standard.read(environ, settled={*flags, *own})
+    layers = (otel.defaults, file.read(path) if path is not None else {}, otel.layer, own, flags)
+    values, origins = _merged(layers)
+    settings = _built(values)
+    check(settings, origins, sources)
+    return Resolved(settings, origins, (*notices, *otel.notices))
+
+
+def _merged(layers: tuple[Layer, ...]) -> tuple[dict[str, Any], dict[str, str]]:
+    """The weakest layer comes first. Every value is checked, also one that a stronger layer replaces.
+
+    Mappings (headers, resource attributes) are merged name by name.
+    """
+    values: dict[str, Any] = {name: key.default for name, key in KEYS.items()}
+    origins = dict.fromkeys(KEYS, DEFAULT)
+    for layer in layers:
+        for name, given in layer.items():
+            value = convert(KEYS[name], given)
+            if isinstance(value, dict) and values[name]:
+                values[name], origins[name] = values[name] | value, f"{origins[name]}, {given.origin}"
+            else:
+                values[name], origins[name] = value, given.origin
+    return values, origins
+
+
+def _built(values: Mapping[str, Any]) -> Settings:
+    parts: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+    for name, value in values.items():
+        section, _, field = name.partition(".")
+        parts[section][field] = value
+    sections: dict[str, Any] = {section: SECTIONS[section](**fields) for section, fields in parts.items()}
+    return Settings(**sections)
+
+
+def with_exit(resolved: Resolved) -> Resolved:
+    """Serve Prometheus on localhost where no way out of the process is configured.
+
+    Not so where OTEL_METRICS_EXPORTER has turned Prometheus off: the result then has no exit, see has_exit().
+    """
+    if has_exit(resolved.settings) or resolved.origins["prometheus.listen"] == standard.SELECTION:
+        return resolved
+    prometheus = msgspec.structs.replace(resolved.settings.prometheus, listen=standard.LISTEN)
+    settings = msgspec.structs.replace(resolved.settings, prometheus=prometheus)
+    return Resolved(settings, {**resolved.origins, "prometheus.listen": _DEFAULT_EXIT}, resolved.notices)
+
+
+def has_exit(settings: Settings) -> bool:
+    """Whether there is anywhere for a snapshot to go."""
+    return bool(settings.otlp.endpoint or settings.prometheus.listen or settings.snapshots.directory)

@@ -1,0 +1,1 @@
+"""``otel-hostmetrics doctor``: what every source finds here, and what would cure what is denied."""

@@ -1,0 +1,136 @@
+"""What doctor says, and that the cures it prints are the ones the tools take."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+
+import pytest
+
+from otel_hostmetrics.doctor import report, surroundings
+from otel_hostmetrics.doctor.cures import cures
+from otel_hostmetrics.errors import Reason, Unavailable
+from otel_hostmetrics.model import State, Status
+
+HOST = surroundings.Host("node1", "6.18.0", "x86_64", 64, 512 << 30, 3700)
+ROOTLESS = surroundings.Process(65534, (), initial_user_namespace=True, initial_pid_namespace=True)
+BPF = "CAP_BPF+CAP_PERFMON|CAP_SYS_ADMIN"
+ENERGY = "/sys/class/powercap/intel-rapl:0/energy_uj"
+
+denied_bpf = Unavailable(Reason.DENIED, "bpf(BPF_PROG_GET_NEXT_ID)", "Operation not permitted", BPF)
+FOUND = {
+    "bpf": (Status(State.FAILED, Reason.DENIED, str(denied_bpf), BPF, 1_234_567), []),
+    "rdma": (Status(State.OFF, Reason.ABSENT, "/sys/class/infiniband: absent: No such file or directory"), []),
+    "rapl": (
+        Status(State.PARTIAL, Reason.DENIED),
+        [Unavailable(Reason.DENIED, ENERGY, "Permission denied", f"CAP_DAC_READ_SEARCH|{ENERGY}")],
+    ),
+    "process": (Status(State.OK), []),
+}
+
+
+def test_text_has_host_process_every_source_and_each_cure_once():
+    found = dict(FOUND, agent=FOUND["bpf"])
+    text = report.text(report.report(found, HOST, ROOTLESS))
+    assert text.startswith(
+        "host     node1: Linux 6.18.0 x86_64, 64 cpus, 512.0 GiB memory, up 1 h 1 min\nprocess  uid 65534, no capabilities\n"
+    )
+    assert "bpf      failed   bpf(BPF_PROG_GET_NEXT_ID): denied: Operation not permitted\n" in text
+    assert "rdma     off      /sys/class/infiniband: absent: No such file or directory\n" in text
+    assert f"rapl     partial  {ENERGY}: denied: Permission denied\n" in text
+    assert "process  ok\n" in text
+    assert text.count("AmbientCapabilities=CAP_BPF CAP_PERFMON\n") == 1
+    assert "bpf, agent needs CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN\n" in text
+    assert f"rapl needs CAP_DAC_READ_SEARCH, or {ENERGY} readable\n" in text
+
+
+def test_many_problems_of_one_source_are_cut_in_text_only():
+    problems = [Unavailable(Reason.UNSUPPORTED, f"file{number}") for number in range(30)]
+    found = report.report({"rdma": (Status(State.PARTIAL, Reason.UNSUPPORTED), problems)}, HOST, ROOTLESS)
+    assert report.text(found).count("file") == 10
+    assert "and 20 more" in report.text(found)
+    assert len(json.loads(report.as_json(found))["findings"][0]["problems"]) == 30
+
+
+def test_json_has_the_same():
+    found = json.loads(report.as_json(report.report(FOUND, HOST, ROOTLESS)))
+    assert found["host"]["cpus"] == 64
+    assert found["process"]["uid"] == 65534
+    assert [(finding["source"], finding["state"], finding["reason"]) for finding in found["findings"]] == [
+        ("bpf", "failed", "denied"),
+        ("rdma", "off", "absent"),
+        ("rapl", "partial", "denied"),
+        ("process", "ok", None),
+    ]
+    assert found["findings"][0]["took_ms"] == 1.235
+    assert found["denials"][0]["sources"] == ["bpf"]
+    assert [cure["capabilities"] for cure in found["denials"][0]["cures"]] == [["CAP_BPF", "CAP_PERFMON"], ["CAP_SYS_ADMIN"]]
+
+
+@pytest.mark.parametrize(
+    ("names", "strict", "status"),
+    [
+        (["process", "rdma"], True, 0),
+        (["process", "bpf"], False, 0),
+        (["process", "bpf"], True, 77),
+        (["rapl"], True, 77),
+        (["late"], True, 1),
+        (["late", "bpf"], True, 77),
+    ],
+)
+def test_exit_status(names, strict, status):
+    found = dict(FOUND, late=(Status(State.LATE, Reason.LATE), []))
+    assert report.exit_status(report.report({name: found[name] for name in names}, HOST, ROOTLESS), strict) == status
+
+
+def test_cures_of_capabilities_for_each_way_to_start():
+    cure, other = cures(BPF)
+    assert cure.systemd == ("AmbientCapabilities=CAP_BPF CAP_PERFMON", "CapabilityBoundingSet=CAP_BPF CAP_PERFMON")
+    assert cure.kubernetes == ("securityContext: {runAsUser: 0, capabilities: {drop: [ALL], add: [BPF, PERFMON]}}",)
+    assert cure.podman == ("sudo podman run --user=0 --cap-drop=all --cap-add=bpf,perfmon ...",)
+    assert "--inh-caps=-all,+bpf,+perfmon --ambient-caps=-all,+bpf,+perfmon otel-hostmetrics" in cure.by_hand[0]
+    assert str(other) == "CAP_SYS_ADMIN"
+    assert cures("") == ()
+
+
+def test_cure_of_an_unreadable_path():
+    (cure,) = cures("/run/a b")
+    assert str(cure) == "/run/a b readable"
+    assert cure.systemd[0] == "AmbientCapabilities=CAP_DAC_READ_SEARCH"
+    assert cure.kubernetes == ("securityContext: {runAsUser: 0}", "volumes: a hostPath of /run/a b, mounted with readOnly: true")
+    assert "--volume='/run/a b:/run/a b:ro'" in cure.podman[0]
+    assert cure.by_hand[0] == "sudo chmod a+r '/run/a b'"
+
+
+def test_what_is_held_already_is_not_offered_as_a_cure():
+    process = surroundings.Process(0, ("CAP_SYS_ADMIN",), initial_user_namespace=False, initial_pid_namespace=False)
+    text = report.text(report.report(FOUND, HOST, process))
+    assert "uid 0, CAP_SYS_ADMIN, in a user namespace and a pid namespace of its own" in text
+    assert "  CAP_SYS_ADMIN:\n    held already" in text
+    assert "in a user namespace, whose capabilities do not count" in text
+
+
+def test_capability_names_are_the_kernels():
+    """CAP_LAST_CAP of the running kernel, and the numbers uapi/linux/capability.h gives."""
+    assert surroundings.capabilities(1 << 2 | 1 << 21) == ("CAP_DAC_READ_SEARCH", "CAP_SYS_ADMIN")
+    assert surroundings.capabilities(1 << 38 | 1 << 39 | 1 << 40) == ("CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE")
+    with open("/proc/sys/kernel/cap_last_cap") as file:
+        last = int(file.read())
+    assert len(surroundings.capabilities((1 << last + 1) - 1)) == min(last, 40) + 1
+
+
+def test_the_running_process_and_host():
+    process, host = surroundings.process(), surroundings.host()
+    assert process.uid == os.geteuid()
+    assert host.kernel == os.uname().release
+    assert host.memory_bytes > 1 << 20
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root and util-linux's setpriv")
+def test_the_command_given_by_hand_gives_the_capability(tmp_path):
+    """Run as printed, with grep in place of the agent."""
+    line = cures("CAP_DAC_READ_SEARCH")[0].by_hand[0].removeprefix("sudo ").replace("otel-hostmetrics", "grep CapEff /proc/self/status")
+    done = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=True, cwd="/")
+    assert surroundings.capabilities(int(done.stdout.split()[1], 16)) == ("CAP_DAC_READ_SEARCH",)
