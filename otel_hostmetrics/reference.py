@@ -37,7 +37,7 @@ def as_json(rows: Sequence[Metric]) -> str:
 
 def markdown(rows: Sequence[Metric]) -> str:
     """A table per first word of the names, rows in the catalogue's order; what each reads stands below its table."""
-    parts = ["# Metrics\n"]
+    parts = []
     for namespace, group in groupby(sorted(rows, key=_namespace), key=_namespace):  # sorted() is stable
         members = list(group)
         parts.append(f"\n## {namespace}\n\n{_HEADER}\n" + "".join(map(_table_row, members)) + "\n" + "".join(map(_read_from, members)))
