@@ -16,8 +16,8 @@ _CYCLE_SECONDS = (0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 
 _HTTP_SECONDS = (0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
 
 SOURCE_DURATION = Metric(
-    "otel_hostmetrics.source.duration", Kind.HISTOGRAM, "s", "Time one reading of a source took.",
-    "monotonic clock around Source.read()", (SOURCE,), integer=False, boundaries=_CYCLE_SECONDS,
+    "otel_hostmetrics.source.duration", Kind.HISTOGRAM, "s", "Time one reading of a source took.", "monotonic clock around Source.read()",
+    (SOURCE,), integer=False, boundaries=_CYCLE_SECONDS,
 )  # fmt: skip
 SOURCE_SUCCESS = Metric(
     "otel_hostmetrics.source.success", Kind.GAUGE, "", "1 if the source's last reading succeeded, also in part; 0 if not.",
@@ -28,20 +28,20 @@ SOURCE_STATUS = Metric(
     "Status of the cycle", (SOURCE, STATE), (ERROR_TYPE,),
 )  # fmt: skip
 SOURCE_PROBLEMS = Metric(
-    "otel_hostmetrics.source.problems", Kind.COUNTER, "{problem}", "Values that could not be read, by reason.",
-    "Reading.problems", (SOURCE, ERROR_TYPE),
+    "otel_hostmetrics.source.problems", Kind.COUNTER, "{problem}", "Values that could not be read, by reason.", "Reading.problems",
+    (SOURCE, ERROR_TYPE),
 )  # fmt: skip
 SOURCE_SERIES = Metric(
-    "otel_hostmetrics.source.series", Kind.UPDOWNCOUNTER, "{series}", "Series the source's last reading had.",
-    "Reading.columns", (SOURCE,),
+    "otel_hostmetrics.source.series", Kind.UPDOWNCOUNTER, "{series}", "Series the source's last reading had.", "Reading.columns",
+    (SOURCE,),
 )  # fmt: skip
 SOURCE_SERIES_DROPPED = Metric(
     "otel_hostmetrics.source.series.dropped", Kind.UPDOWNCOUNTER, "{series}", "Series of the last reading cut off by general.max_series.",
     "Reading.dropped", (SOURCE,),
 )  # fmt: skip
 EXPORT_REQUESTS = Metric(
-    "otel_hostmetrics.export.requests", Kind.COUNTER, "{request}", "Attempts to send a request, by outcome.",
-    "gRPC status of the call", (EXPORTER,), (ERROR_TYPE,),
+    "otel_hostmetrics.export.requests", Kind.COUNTER, "{request}", "Attempts to send a request, by outcome.", "gRPC status of the call",
+    (EXPORTER,), (ERROR_TYPE,),
 )  # fmt: skip
 EXPORT_POINTS = Metric(
     "otel_hostmetrics.export.points", Kind.COUNTER, "{data_point}", "Points the collector accepted (no error.type) or did not take.",
@@ -52,8 +52,8 @@ EXPORT_DURATION = Metric(
     "monotonic clock around the call", (EXPORTER,), (ERROR_TYPE,), integer=False, boundaries=_HTTP_SECONDS,
 )  # fmt: skip
 EXPORT_QUEUE_SIZE = Metric(
-    "otel_hostmetrics.export.queue.size", Kind.UPDOWNCOUNTER, "By", "Encoded requests waiting for the collector.",
-    "the sender's queue", (EXPORTER,),
+    "otel_hostmetrics.export.queue.size", Kind.UPDOWNCOUNTER, "By", "Encoded requests waiting for the collector.", "the sender's queue",
+    (EXPORTER,),
 )  # fmt: skip
 EXPORT_QUEUE_CAPACITY = Metric(
     "otel_hostmetrics.export.queue.capacity", Kind.UPDOWNCOUNTER, "By", "Limit of the queue; the oldest request is dropped beyond it.",
@@ -65,8 +65,8 @@ EXPORT_DROPPED = Metric(
 )  # fmt: skip
 HTTP_DURATION = Metric(
     "http.server.request.duration", Kind.HISTOGRAM, "s", "Duration of HTTP server requests.",
-    "monotonic clock from the request's last byte to the response's last", (METHOD, ROUTE, STATUS_CODE), origin="semconv",
-    integer=False, boundaries=_HTTP_SECONDS, stability="stable",
+    "monotonic clock from the request's last byte to the response's last", (METHOD, ROUTE, STATUS_CODE), origin="semconv", integer=False,
+    boundaries=_HTTP_SECONDS, stability="stable",
 )  # fmt: skip
 HTTP_CONNECTIONS = Metric(
     "otel_hostmetrics.http.connections", Kind.UPDOWNCOUNTER, "{connection}", "Connections open on the scrape endpoint.",
