@@ -1,0 +1,172 @@
+"""A batch as OTLP requests (opentelemetry-proto 1.x, ExportMetricsServiceRequest)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+from otel_hostmetrics import settings
+from otel_hostmetrics.catalogue.model import Attributes, Kind, Metric, Series
+from otel_hostmetrics.export.otlp import wire
+from otel_hostmetrics.export.otlp.delta import Deltas, Increments
+from otel_hostmetrics.export.otlp.points import Numbers, Points, histograms, moving_head, number_head
+from otel_hostmetrics.export.otlp.request import CUMULATIVE, DELTA, Frame, Packer, Piece, Request
+from otel_hostmetrics.model import Batch, Column, Distribution, Family
+
+__all__ = ["Encoder", "Request"]
+
+# Which kinds go out as deltas. As in the stock exporter, "lowmemory" spares the state of observable counters,
+# which is what all of ours are.
+_DELTA_KINDS = {"cumulative": (), "delta": (Kind.COUNTER, Kind.HISTOGRAM), "lowmemory": (Kind.HISTOGRAM,)}
+
+
+class Encoder:
+    """Encodes batches, one after the other; for one thread.
+
+    An unchanged column costs 3 us and 0.05 us per point (the stock encoder: 11 us per point), measured at 5 attributes. When its
+    series change, those that stay cost 0.4 us, new ones 1.7 us.
+    *start_ns* is the start time of series that have none. Points have the time of their column, and like those of
+    the stock SDK a start time unless they are gauges'.
+    """
+
+    def __init__(self, resource: Attributes, scope: str, version: str, settings: settings.Otlp, start_ns: int) -> None:
+        self._resource = resource
+        self._scope = wire.text(1, scope) + wire.text(2, version)
+        self._limit = settings.max_request_bytes
+        self._start_ns = start_ns
+        self._delta_kinds = _DELTA_KINDS[settings.temporality]
+        self._deltas = Deltas(start_ns)
+        self._families: dict[Metric, _Numbers | _Histograms] = {}
+        self._resources: dict[int, tuple[Attributes | None, bytes]] = {}
+
+    def encode(self, batch: Batch) -> list[Request]:
+        """One request, or several if one would reach max_request_bytes; none if there is no point."""
+        host: list[Piece] = []
+        pieces: dict[int, tuple[Attributes | None, list[Piece]]] = {id(None): (None, host)}
+        families = {}
+        for family in batch.families:
+            encoder = families[family.metric] = self._families.get(family.metric) or self._family(family.metric)
+            gains = self._deltas.family(family) if encoder.delta else None
+            for resource, columns in encoder.encode(family, gains):
+                target = host if resource is None else pieces.setdefault(id(resource), (resource, []))[1]
+                target.append(Piece(encoder.frame, columns))
+        self._families = families  # a family that is gone is forgotten, its templates with it
+        return self._pack(pieces)
+
+    def _family(self, metric: Metric) -> _Numbers | _Histograms:
+        make = _Histograms if metric.kind is Kind.HISTOGRAM else _Numbers
+        return make(metric, metric.kind in self._delta_kinds, self._start_ns)
+
+    def _pack(self, pieces: dict[int, tuple[Attributes | None, list[Piece]]]) -> list[Request]:
+        resources = {}
+        packer = Packer(self._scope, self._limit)
+        for key, (resource, group) in pieces.items():
+            known = self._resources.get(key) or (resource, wire.attributes(1, {**self._resource, **(resource or {})}))
+            resources[key] = known  # with the mapping itself, so that its identity is not given to another
+            packer.resource(known[1], group)
+        self._resources = resources
+        return packer.requests()
+
+
+_Encoded = list[tuple[Attributes | None, list[Points]]]  # a family's points by resource
+
+
+class _Part(NamedTuple):
+    """The series of a column that belong to one resource."""
+
+    resource: Attributes | None
+    pick: Callable[[Sequence[Any]], Any]  # their values out of the column's
+    numbers: Numbers
+
+
+class _Template(NamedTuple):
+    """What was precompiled for a tuple of series."""
+
+    series: tuple[Series, ...]  # also keeps the tuple alive, so that its identity is not given to another
+    heads: list[bytes]
+    parts: list[_Part]
+
+
+class _Numbers:
+    """A family of counters, updowncounters or gauges."""
+
+    def __init__(self, metric: Metric, delta: bool, start_ns: int) -> None:
+        self.frame = Frame(metric, DELTA if delta else CUMULATIVE)
+        self.delta = delta
+        self._metric = metric
+        self._start_ns = start_ns
+        self._templates: dict[int, _Template] = {}  # by identity of Column.series
+
+    def encode(self, family: Family, gains: list[Increments] | None) -> _Encoded:
+        present = {id(column.series): column.series for _, column in family.columns}
+        if present.keys() != self._templates.keys():
+            self._rebuild(present)
+        encoded: dict[int, tuple[Attributes | None, list[Points]]] = {}
+        for index, (time_ns, column) in enumerate(family.columns):
+            values, starts = gains[index] if gains else (column.values, None)
+            for resource, pick, numbers in self._templates[id(column.series)].parts:
+                points = numbers.encode(time_ns, pick(values), starts and pick(starts))
+                if points.number:
+                    encoded.setdefault(id(resource), (resource, []))[1].append(points)
+        return list(encoded.values())
+
+    def _rebuild(self, columns: dict[int, tuple[Series, ...]]) -> None:
+        """Compile new columns, with the heads of series that were there before; forget those that are gone."""
+        heads = {one: head for old in self._templates.values() for one, head in zip(old.series, old.heads, strict=True)}
+        self._templates = {key: self._templates.get(key) or self._compile(series, heads) for key, series in columns.items()}
+
+    def _compile(self, series: tuple[Series, ...], known: dict[Series, bytes]) -> _Template:
+        heads = [known.get(one) or self._head(one) for one in series]
+        groups: dict[int, list[int]] = {}
+        for index, one in enumerate(series):
+            groups.setdefault(id(one.resource), []).append(index)
+        parts = []
+        for indices in groups.values():
+            pick = _all if len(groups) == 1 else _picker(indices)
+            parts.append(_Part(series[indices[0]].resource, pick, Numbers(pick(heads), self._metric.integer, self.delta)))
+        return _Template(series, heads, parts)
+
+    def _head(self, series: Series) -> bytes:
+        if self.delta:
+            return moving_head(series)
+        return number_head(series, 0 if self._metric.kind is Kind.GAUGE else series.start_ns or self._start_ns)
+
+
+def _all(values: Sequence[Any]) -> Sequence[Any]:
+    return values
+
+
+def _picker(indices: list[int]) -> Callable[[Sequence[Any]], Any]:
+    """Those values, as a sequence: itemgetter gives a bare value for a single index, but a sequence for a slice."""
+    return itemgetter(*indices) if len(indices) > 1 else itemgetter(slice(indices[0], indices[0] + 1))
+
+
+_Row = tuple[Series, Distribution, int]
+
+
+class _Histograms:
+    """A family of histograms: few points, so nothing is precompiled."""
+
+    def __init__(self, metric: Metric, delta: bool, start_ns: int) -> None:
+        self.frame = Frame(metric, DELTA if delta else CUMULATIVE)
+        self.delta = delta
+        self._boundaries = metric.boundaries
+        self._start_ns = start_ns
+
+    def encode(self, family: Family, gains: list[Increments] | None) -> _Encoded:
+        encoded: dict[int, tuple[Attributes | None, list[Points]]] = {}
+        for index, (time_ns, column) in enumerate(family.columns):
+            for resource, rows in self._by_resource(column, gains[index] if gains else None).values():
+                points = histograms(rows, time_ns, self._boundaries)
+                if points.number:
+                    encoded.setdefault(id(resource), (resource, []))[1].append(points)
+        return list(encoded.values())
+
+    def _by_resource(self, column: Column, gains: Increments | None) -> dict[int, tuple[Attributes | None, list[_Row]]]:
+        values, starts = gains or (column.values, [series.start_ns or self._start_ns for series in column.series])
+        groups: dict[int, tuple[Attributes | None, list[_Row]]] = {}
+        for row in zip(column.series, values, starts, strict=True):
+            resource = row[0].resource
+            groups.setdefault(id(resource), (resource, []))[1].append(row)
+        return groups

@@ -1,0 +1,124 @@
+"""ExportMetricsServiceRequests out of encoded metrics, each below a size."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from otel_hostmetrics.catalogue.model import Kind, Metric
+from otel_hostmetrics.export.otlp import wire
+from otel_hostmetrics.export.otlp.points import Points
+
+DELTA, CUMULATIVE = 1, 2  # AggregationTemporality
+_DATA = {Kind.GAUGE: 5, Kind.COUNTER: 7, Kind.UPDOWNCOUNTER: 7, Kind.HISTOGRAM: 9}  # Metric.data: gauge, sum, histogram
+_FRAMING = 16  # at most: tags and lengths of ResourceMetrics and ScopeMetrics, and of a Metric cut in two
+
+
+class Request(NamedTuple):
+    """One complete ExportMetricsServiceRequest, encoded, and how many data points it has."""
+
+    payload: bytes
+    points: int
+
+
+class Frame:
+    """What stands around the points of a metric."""
+
+    __slots__ = ("_head", "_options", "_prefix", "_size", "_tag")
+
+    def __init__(self, metric: Metric, temporality: int) -> None:
+        self._head = wire.text(1, metric.name) + wire.text(2, metric.description) + wire.text(3, metric.unit)
+        self._tag = wire.varint(_DATA[metric.kind] << 3 | wire.DELIMITED)
+        self._options = b"" if metric.kind is Kind.GAUGE else bytes((0x10, temporality))
+        if metric.kind is Kind.COUNTER:
+            self._options += b"\x18\x01"  # is_monotonic
+        self._size = -1
+        self._prefix = b""
+
+    def prefix(self, size: int) -> bytes:
+        """Give the bytes in front of *size* bytes of points, with the tag of ScopeMetrics.metrics. The last answer is kept."""
+        if size != self._size:
+            data = self._tag + wire.varint(len(self._options) + size) + self._options
+            self._prefix = b"\x12" + wire.varint(len(self._head) + len(data) + size) + self._head + data
+            self._size = size
+        return self._prefix
+
+
+class Piece(NamedTuple):
+    """A metric of one resource: its frame and the points of each column."""
+
+    frame: Frame
+    columns: list[Points]
+
+
+class Packer:
+    """Fills requests below *limit* bytes: with whole metrics where they fit, else with as many points as fit.
+
+    A single point larger than the limit goes out alone.
+    """
+
+    def __init__(self, scope: bytes, limit: int) -> None:
+        self._scope = wire.delimited(1, scope)
+        self._limit = limit
+        self._requests: list[Request] = []
+        self._closed: list[bytes] = []  # whole ResourceMetrics of the request being filled
+        self._closed_size = 0
+        self._points = 0
+
+    def resource(self, resource: bytes, pieces: list[Piece]) -> None:
+        """Add a ResourceMetrics: an encoded Resource and its metrics."""
+        resource = wire.delimited(1, resource)
+        overhead = len(resource) + len(self._scope) + _FRAMING
+        chunks: list[bytes] = []
+        size = 0
+        for metric, length, count in self._metrics(pieces, self._limit - overhead):
+            if (chunks or self._closed) and self._closed_size + overhead + size + length >= self._limit:
+                self._close(resource, chunks, size)
+                self._finish()
+                chunks, size = [], 0
+            chunks += metric
+            size += length
+            self._points += count
+        self._close(resource, chunks, size)
+
+    def requests(self) -> list[Request]:
+        """Everything added, as requests."""
+        self._finish()
+        return self._requests
+
+    def _metrics(self, pieces: list[Piece], room: int) -> Iterator[tuple[list[bytes], int, int]]:
+        """Each metric's chunks, their length and number of points; a metric that does not fit into *room* in several parts."""
+        for frame, columns in pieces:
+            chunks = [column.data for column in columns]
+            size = sum(map(len, chunks))
+            prefix = frame.prefix(size)
+            if len(prefix) + size < room:
+                yield [prefix, *chunks], len(prefix) + size, sum([column.number for column in columns])
+                continue
+            for data, count in _cut(columns, room - len(prefix) - 1):
+                prefix = frame.prefix(len(data))
+                yield [prefix, data], len(prefix) + len(data), count
+
+    def _close(self, resource: bytes, chunks: list[bytes], size: int) -> None:
+        if chunks:
+            scope = b"\x12" + wire.varint(len(self._scope) + size) + self._scope
+            head = b"\x0a" + wire.varint(len(resource) + len(scope) + size) + resource + scope
+            self._closed += [head, *chunks]
+            self._closed_size += len(head) + size
+
+    def _finish(self) -> None:
+        if self._closed:
+            self._requests.append(Request(b"".join(self._closed), self._points))
+        self._closed, self._closed_size, self._points = [], 0, 0
+
+
+def _cut(columns: list[Points], room: int) -> Iterator[tuple[bytes, int]]:
+    """Points in slices of at most *room* bytes, at least one point each, and how many there are in each."""
+    for column in columns:
+        ends = column.ends()
+        first = begin = 0
+        while first < len(ends):
+            last = max(bisect_right(ends, begin + room, first), first + 1)
+            yield column.data[begin : ends[last - 1]], last - first
+            first, begin = last, ends[last - 1]

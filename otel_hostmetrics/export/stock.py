@@ -1,0 +1,129 @@
+"""The stock OpenTelemetry SDK behind the same registration: ``--pipeline sdk``.
+
+For whoever needs what the SDK has and we have not, and the oracle our own exporters are tested against. It costs what the
+SDK costs (20 to 40 times our CPU), takes its settings from ours, and keeps its own habits: scope labels off so that the
+names are the same, counters start when they are first seen, a collector that is away delays the next export.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import grpc
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.view import View
+from opentelemetry.sdk.resources import Resource
+
+from otel_hostmetrics.catalogue.model import Attributes
+from otel_hostmetrics.collect import measurements
+from otel_hostmetrics.export.metering import Replay
+from otel_hostmetrics.export.pipeline import Native, Rows
+from otel_hostmetrics.model import Snapshot
+from otel_hostmetrics.settings import Otlp, Settings
+from otel_hostmetrics.telemetry import Telemetry
+
+
+class Stock:
+    """PeriodicExportingMetricReader with OTLPMetricExporter, and PrometheusMetricReader with its own server.
+
+    The cycles, and the JSON files, which the SDK does not have, are the native pipeline's.
+    """
+
+    def __init__(self, settings: Settings, resource: Attributes, rows: Rows, collect: Callable[[], Snapshot], telemetry: Telemetry) -> None:
+        self._settings = settings
+        self._resource = resource
+        self._rows = rows
+        self._native = Native(settings, resource, rows, collect, telemetry)
+        self._provider: MeterProvider | None = None
+        self._replay: Replay | None = None
+        self._exits: list[str] = []
+        self._close: list[Callable[[], Any]] = []
+
+    def start(self) -> None:
+        """The first cycle comes before the readers, which may collect as soon as they exist."""
+        self._native.tick()
+        readers: list[MetricReader] = []
+        if self._settings.snapshots.directory:
+            self._native.start_files()
+        if self._settings.prometheus.listen:
+            readers.append(self._prometheus())
+        if self._settings.otlp.endpoint:  # last: its reader begins to collect at once, and nothing may fail after
+            readers.append(self._otlp())
+        # The SDK folds every series beyond 2 000 of an instrument into one: our own limit is per source.
+        view = View(instrument_name="*", aggregation_cardinality_limit=self._settings.general.max_series)
+        self._provider = MeterProvider(readers, Resource(dict(self._resource)), shutdown_on_exit=False, views=[view])
+        self._replay = Replay(self._provider, self._rows, lambda: self._native.snapshot)
+        self._record()
+
+    def _otlp(self) -> MetricReader:
+        from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+
+        from otel_hostmetrics.export.otlp import channel
+
+        otlp, interval = self._settings.otlp, self._settings.general.interval
+        target = channel.target(otlp)
+        os.environ["OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"] = otlp.temporality  # the SDK's own switch for it
+        exporter = OTLPMetricExporter(
+            endpoint=target.name,
+            insecure=not target.tls,
+            credentials=_credentials(otlp) if target.tls else None,
+            headers=channel.metadata(otlp.headers),  # type: ignore[arg-type]
+            timeout=otlp.timeout,
+            compression=grpc.Compression.Gzip if otlp.compression == "gzip" else grpc.Compression.NoCompression,
+        )
+        self._exits.append(f"OTLP to {otlp.endpoint} every {interval} (SDK)")
+        return PeriodicExportingMetricReader(exporter, interval * 1000, otlp.timeout * 1000)
+
+    def _prometheus(self) -> MetricReader:
+        from opentelemetry.exporter.prometheus import PrometheusMetricReader
+        from prometheus_client import CollectorRegistry, start_http_server
+
+        from otel_hostmetrics.export.prometheus.address import parse_listen
+
+        host, port = parse_listen(self._settings.prometheus.listen)
+        registry = CollectorRegistry()
+        reader = PrometheusMetricReader(scope_info_enabled=False, registry=registry)
+        server, thread = start_http_server(port, host, registry)
+        self._close += [lambda: thread.join(1), server.server_close, server.shutdown]
+        self._exits.append(f"Prometheus on http://{host}:{server.server_port}/metrics (SDK)")
+        return reader
+
+    def _record(self) -> None:
+        if self._replay and self._native.snapshot:
+            self._replay.record(measurements(self._native.snapshot))
+
+    def tick(self) -> None:
+        self._native.tick()
+        self._record()
+
+    def describe(self) -> str:
+        files = [self._native.describe()] if self._settings.snapshots.directory else []
+        return ", ".join([*self._exits, *files]) or "nothing is exported"
+
+    def once(self, form: str) -> tuple[bytes, str | None]:
+        """The native pipeline's: a single collection has nothing that the SDK would do differently."""
+        return self._native.once(form)
+
+    def close(self, budget: float) -> None:
+        provider, self._provider = self._provider, None
+        if provider:
+            if budget and not self._native.hangs():
+                self.tick()
+            # The SDK's own shutdown may take 16 s with the collector away; a daemon thread keeps our promise of *budget*.
+            thread = threading.Thread(target=provider.shutdown, args=(budget * 1000,), name="sdk-shutdown", daemon=True)
+            thread.start()
+            thread.join(budget)
+        while self._close:
+            self._close.pop()()
+        self._native.close(budget)
+
+
+def _credentials(otlp: Otlp) -> grpc.ChannelCredentials:
+    """Raises OSError for a file that cannot be read."""
+    ca, key, certificate = (Path(name).read_bytes() if name else None for name in (otlp.ca_file, otlp.key_file, otlp.cert_file))
+    return grpc.ssl_channel_credentials(ca, key, certificate)

@@ -1,0 +1,218 @@
+"""Endpoints, headers and certificates: what is refused, and that what is accepted connects."""
+
+from __future__ import annotations
+
+import grpc
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otel_hostmetrics import __version__
+from otel_hostmetrics.errors import Reason, Unavailable
+from otel_hostmetrics.export.otlp import channel
+from otel_hostmetrics.export.otlp.sender import Sender
+from otel_hostmetrics.settings import Otlp, Seconds
+from otel_hostmetrics.telemetry import Telemetry
+from tests.export.otlp.build import batch, encoder, metric, series
+from tests.export.otlp.certificates import Authority
+from tests.export.otlp.collector import Tap, running
+
+
+def _request(name="m", text="a"):
+    row = metric(name)
+    return encoder().encode(batch((row, series(row, text), [1])))
+
+
+def _deliver(**settings):
+    """One request with these settings; what deliver() says."""
+    sender = Sender(Otlp(timeout=Seconds(3), **settings), Telemetry())
+    try:
+        return sender.deliver(_request(), 5)
+    finally:
+        sender.close(0)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "name", "tls"),
+    [
+        ("localhost:4317", "localhost:4317", False),
+        ("otel_collector", "otel_collector:4317", False),
+        (" 10.0.0.1:55680 ", "10.0.0.1:55680", False),
+        ("[::1]:4317", "[::1]:4317", False),
+        ("[fe80::1]", "[fe80::1]:4317", False),
+        ("http://host", "host:4317", False),
+        ("http://host:80/", "host:80", False),
+        ("https://host", "host:4317", True),
+        ("HTTPS://[::1]:443", "[::1]:443", True),
+        ("unix:/run/otlp.sock", "unix:/run/otlp.sock", False),
+        ("unix:///run/otlp.sock", "unix:/run/otlp.sock", False),
+        ("dns:///collector", "dns:///collector:4317", False),
+        ("dns:///collector:9", "dns:///collector:9", False),
+        ("dns://10.0.0.53/collector:9", "dns://10.0.0.53:53/collector:9", False),
+    ],
+)
+def test_endpoints(endpoint, name, tls):
+    assert channel.parse(endpoint) == (name, tls)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "insecure", "certificates", "tls"),
+    [
+        ("h", None, False, False),
+        ("h", None, True, True),
+        ("h", True, True, False),
+        ("h", False, False, True),
+        ("dns:///h", None, True, True),
+        ("unix:/s", False, False, True),
+        ("http://h", False, True, False),
+        ("https://h", True, False, True),
+    ],
+)
+def test_tls_is_decided_by_scheme_then_insecure_then_certificates(endpoint, insecure, certificates, tls):
+    assert channel.parse(endpoint, insecure, certificates).tls is tls
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "says"),
+    [
+        ("", "HOST:PORT"),
+        (":4317", "HOST:PORT"),
+        ("host:", "HOST:PORT"),
+        ("host:http", "HOST:PORT"),
+        ("host:0", "not a port"),
+        ("host:65536", "not a port"),
+        ("::1", "brackets"),
+        ("[::1", "brackets"),
+        ("[nonsense]:1", "brackets"),
+        ("ho st", "HOST:PORT"),
+        ("a\nb", "HOST:PORT"),
+        ("http://", "HOST:PORT"),
+        ("http://host:4318/v1/metrics", "no path"),
+        ("ftp://host", "unknown scheme ftp"),
+        ("unix:run/otlp.sock", "HOST:PORT"),
+        ("unix://run/otlp.sock", "absolute path"),
+        ("unix:/", "absolute path"),
+        ("dns:///", "HOST:PORT"),
+        ("dns:/host", "unknown scheme"),
+    ],
+)
+def test_garbage_is_refused_in_one_line(endpoint, says):
+    with pytest.raises(ValueError, match=says) as error:
+        channel.parse(endpoint)
+    assert "\n" not in str(error.value)
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_an_endpoint_or_a_value_error(text):
+    try:
+        target = channel.parse(text)
+    except ValueError as error:
+        assert str(error).startswith("otlp.endpoint: ")  # noqa: PT017 - either outcome is right
+    else:
+        assert "\n" not in target.name
+
+
+def test_a_password_in_the_endpoint_is_refused_and_not_repeated():
+    with pytest.raises(ValueError, match="headers") as error:
+        channel.parse("https://user:hunter2@host")
+    assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize("headers", [{"bad key": "secret"}, {"": "secret"}, {"k": "sec\nret"}, {"k": "sécret"}, {"grpc-timeout": "secret"}])
+def test_a_header_grpc_cannot_send_is_refused_by_its_key(headers):
+    with pytest.raises(ValueError, match=r"otlp\.headers") as error:
+        Sender(Otlp(endpoint="localhost", headers=headers), Telemetry())
+    assert "ret" not in str(error.value)
+
+
+def test_headers_and_user_agent_reach_the_collector():
+    with running() as collector:
+        assert _deliver(endpoint=f"127.0.0.1:{collector.port}", headers={"X-Api-Key": "k 1", "trace-bin": "raw"}) is None
+        (metadata,) = collector.metadata
+    assert (metadata["x-api-key"], metadata["trace-bin"]) == ("k 1", b"raw")
+    assert metadata["user-agent"].startswith(f"otel-hostmetrics/{__version__} ")
+
+
+@pytest.mark.parametrize(("compression", "smaller"), [("none", False), ("gzip", True)])
+def test_gzip_saves_bytes_on_the_wire(compression, smaller):
+    (request,) = _request(text="a" * 100_000)
+    with running() as collector:
+        tap = Tap(collector.port)
+        sender = Sender(Otlp(endpoint=f"127.0.0.1:{tap.port}", compression=compression), Telemetry())
+        assert sender.deliver([request], 5) is None
+        sender.close(0)
+        tap.close()
+        assert collector.accepted[0].SerializeToString(deterministic=True)
+    assert (tap.seen < 20_000) is smaller
+
+
+@pytest.mark.parametrize("form", ["unix:{}", "unix://{}"])
+def test_unix_socket(tmp_path, form):
+    path = tmp_path / "otlp.sock"
+    with running(f"unix:{path}") as collector:
+        assert _deliver(endpoint=form.format(path)) is None
+        assert collector.names() == ["m"]
+
+
+def test_round_robin_over_dns():
+    with running("localhost:0") as collector:
+        assert _deliver(endpoint=f"dns:///localhost:{collector.port}") is None
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory):
+    return Authority(tmp_path_factory.mktemp("certificates"))
+
+
+def _server(authority, clients=False):
+    certificate, key = authority.issue("localhost")
+    pair = [(key.read_bytes(), certificate.read_bytes())]
+    return grpc.ssl_server_credentials(pair, authority.ca.read_bytes() if clients else None, clients)
+
+
+@pytest.mark.parametrize("scheme", ["https://", ""])
+def test_tls_with_a_private_ca(authority, scheme):
+    with running("localhost:0", _server(authority)) as collector:
+        assert _deliver(endpoint=f"{scheme}localhost:{collector.port}", ca_file=str(authority.ca)) is None
+        assert collector.names() == ["m"]
+
+
+def test_tls_without_the_ca_is_refused_in_one_line(authority):
+    with running("localhost:0", _server(authority)) as collector:
+        said = _deliver(endpoint=f"https://localhost:{collector.port}")
+    assert "unavailable" in said
+    assert "\n" not in said
+
+
+def test_mtls_needs_the_clients_certificate(authority):
+    certificate, key = map(str, authority.issue("agent"))
+    with running("localhost:0", _server(authority, clients=True)) as collector:
+        where = {"endpoint": f"https://localhost:{collector.port}", "ca_file": str(authority.ca)}
+        assert "unavailable" in _deliver(**where)
+        assert _deliver(**where, cert_file=certificate, key_file=key) is None
+        assert collector.names() == ["m"]
+
+
+def test_a_renewed_certificate_is_read_when_the_connection_fails(authority, tmp_path):
+    ca = tmp_path / "ca.pem"
+    ca.write_bytes(Authority(tmp_path).ca.read_bytes())  # of another authority
+    with running("localhost:0", _server(authority)) as collector:
+        sender = Sender(Otlp(endpoint=f"https://localhost:{collector.port}", ca_file=str(ca)), Telemetry())
+        assert "unavailable" in sender.deliver(_request(), 5)
+        ca.write_bytes(authority.ca.read_bytes())
+        sender.deliver(_request(), 5)  # fails on the old connection, or already succeeds
+        assert sender.deliver(_request(), 5) is None
+        sender.close(0)
+
+
+@pytest.mark.parametrize("missing", ["cert_file", "key_file"])
+def test_half_a_pair_is_refused(authority, missing):
+    pair = dict(zip(("cert_file", "key_file"), map(str, authority.issue("agent")), strict=True)) | {missing: ""}
+    with pytest.raises(ValueError, match="go together"):
+        Sender(Otlp(endpoint="https://localhost", **pair), Telemetry())
+
+
+def test_an_absent_certificate_file_is_named(tmp_path):
+    with pytest.raises(Unavailable, match=r"ca\.pem: absent") as error:
+        Sender(Otlp(endpoint="localhost", ca_file=str(tmp_path / "ca.pem")), Telemetry())
+    assert error.value.reason is Reason.ABSENT
