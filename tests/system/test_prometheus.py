@@ -1,0 +1,213 @@
+"""The real agent on this kernel's BPF objects, scraped by the real Prometheus: every dashboard query has an answer.
+
+Everything that a query needs is made to happen: programs run, a receiver refuses, a client talks no HTTP, a directory
+cannot be read. No query is excused.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from otel_hostmetrics.errors import Unavailable
+from otel_hostmetrics.kernel import bpf
+from otel_hostmetrics.kernel.bpf_ids import ObjectsById
+from tests.dashboards.queries import Query, queries
+from tests.live.bpfload import Loader, attach_type
+from tests.live.zoo import cgroup2
+from tests.system.processes import ROOT, Processes, free_port, get, until
+
+pytestmark = [pytest.mark.system, pytest.mark.live]
+
+_ALERTS = ROOT / "deploy/prometheus/alerts.yml"
+_PATIENCE = 40.0  # s: until a query must have an answer; counted from the first, so the whole module is bounded
+_WINDOW = "30s"
+
+
+def _missing() -> str:
+    lacking = [name for name in ("prometheus", "promtool", "setpriv", "mount") if shutil.which(name) is None]
+    try:
+        ObjectsById().ids("program")
+    except Unavailable as reason:
+        lacking.append(f"the running kernel's BPF ({reason})")
+    return ", ".join(lacking)
+
+
+def _mount_bpffs(stack: contextlib.ExitStack, place: Path) -> None:
+    """A BPF file system with a folder that only somebody else may read."""
+    place.mkdir()
+    subprocess.run(["mount", "-t", "bpf", "bpf", place], check=True, timeout=10)
+    stack.callback(lambda: subprocess.run(["umount", "-l", place], check=True, timeout=10))
+    (place / "private").mkdir(mode=0o700)
+    os.chown(place / "private", 65534, 65534)
+
+
+def _attach_without_holder(stack: contextlib.ExitStack) -> None:
+    """A program that only a cgroup holds; it goes with the cgroup."""
+    directory = Path(cgroup2(), f"test-prometheus-{os.getpid()}")
+    directory.mkdir()
+    stack.callback(directory.rmdir)
+    with Loader() as loader:
+        program = loader.program("cgroup_skb", 1, "unheld", attach="cgroup_inet_ingress")
+        cgroup = loader.keep(os.open(directory, os.O_RDONLY | os.O_CLOEXEC))
+        bpf.bpf(bpf.PROG_ATTACH, struct.pack("=IIIII", cgroup, program, attach_type("cgroup_inet_ingress"), 0, 0))
+
+
+class _Busy(threading.Thread):
+    """Runs a program now and then, and talks to the agent in what is not HTTP."""
+
+    def __init__(self, loader: Loader, agent: int) -> None:
+        super().__init__(name="busy", daemon=True)
+        self._program = loader.program("socket_filter", 0, "busy")
+        self._loader = loader
+        self._agent = agent
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        while not self._ended.wait(0.5):
+            self._loader.run(self._program, 1000)
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._agent), timeout=2) as connection:
+                connection.sendall(b"\x16\x03\x01 is how TLS begins\r\n\r\n")
+                connection.recv(1000)
+
+    def stop(self) -> None:
+        self._ended.set()
+        self.join(10)
+
+
+class Monitored:
+    """An agent, and the Prometheus that scrapes it every second."""
+
+    def __init__(self, agent: int, prometheus: int, loaded: dict[str, Any]) -> None:
+        self.loaded = loaded  # what bpfload said: its pid, and the ids of its objects
+        self.page = f"http://127.0.0.1:{agent}/metrics"
+        self.api = f"http://127.0.0.1:{prometheus}/api/v1"
+        self._give_up = time.monotonic() + _PATIENCE
+
+    def ask(self, path: str, **parameters: str) -> Any:
+        return json.loads(get(f"{self.api}/{path}?{urllib.parse.urlencode(parameters)}"))["data"]
+
+    def values(self, expr: str) -> list[float]:
+        """Of each series, waiting until there is one that is a number."""
+        while True:
+            found = [float(each["value"][1]) for each in self.ask("query", query=expr)["result"]]
+            if any(map(math.isfinite, found)) or time.monotonic() > self._give_up:
+                return found
+            time.sleep(0.5)
+
+
+def _start_agent(processes: Processes, folder: Path, port: int) -> None:
+    receiver = processes.start(sys.executable, "-m", "tests.system.receiver", log=folder / "receiver.log")
+    assert receiver.stdout
+    otlp = f"127.0.0.1:{receiver.stdout.readline().strip()}"
+    command = ("--interval", "1s", "--prometheus", f"127.0.0.1:{port}", "--otlp-grpc", otlp, "--sources", "bpf,agent")
+    # Root, less the right to read what belongs to others: one folder of the BPF file system is denied.
+    without = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-dac_override,-dac_read_search")
+    environment = {"OTEL_HOSTMETRICS_BPF__STATS": "on", "OTEL_HOSTMETRICS_BPF__SLOW_INTERVAL": "2s"}
+    processes.start(*without, sys.executable, "-m", "otel_hostmetrics", *command, log=folder / "agent.log", **environment)
+    until(f"http://127.0.0.1:{port}/-/ready")
+
+
+def _start_prometheus(processes: Processes, folder: Path, agent: int, port: int) -> None:
+    jobs = [{"job_name": "otel-hostmetrics", "static_configs": [{"targets": [f"127.0.0.1:{agent}"]}]}]
+    every = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
+    config = folder / "prometheus.yml"
+    config.write_text(yaml.safe_dump({"global": every, "rule_files": [str(_ALERTS)], "scrape_configs": jobs}))
+    options = (f"--config.file={config}", f"--storage.tsdb.path={folder / 'tsdb'}", f"--web.listen-address=127.0.0.1:{port}")
+    processes.start("prometheus", *options, log=folder / "prometheus.log")
+    until(f"http://127.0.0.1:{port}/-/ready")
+
+
+@pytest.fixture(scope="module")
+def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitored]:
+    lacking = _missing()
+    if lacking:
+        text = f"needs {lacking}"
+        pytest.fail(text) if os.environ.get("CI") == "true" else pytest.skip(text)
+    folder = tmp_path_factory.mktemp("prometheus")
+    agent, prometheus = free_port(), free_port()
+    with Processes() as processes:
+        _mount_bpffs(processes, folder / "bpffs")
+        _attach_without_holder(processes)
+        bulk = ("--progs", "20", "--maps", "20", "--links", "5", "--zoo", "--pin", folder / "bpffs")
+        objects = processes.start(sys.executable, "tests/live/bpfload.py", *bulk, log=folder / "bpfload.log")
+        assert objects.stdout
+        loaded = json.loads(objects.stdout.readline())
+        _start_agent(processes, folder, agent)
+        busy = _Busy(processes.enter_context(Loader()), agent)
+        busy.start()
+        processes.callback(busy.stop)
+        _start_prometheus(processes, folder, agent, prometheus)
+        yield Monitored(agent, prometheus, loaded)
+
+
+@pytest.mark.parametrize("query", queries(), ids=str)
+def test_every_query_of_the_dashboards_has_an_answer(monitored: Monitored, query: Query) -> None:
+    found = monitored.values(query.substituted(_WINDOW))
+    assert any(map(math.isfinite, found)), f"{query.expr} -> {found}"
+
+
+def test_prometheus_takes_every_line_of_the_page(monitored: Monitored) -> None:
+    (target,) = monitored.ask("targets", state="active")["activeTargets"]
+    assert (target["health"], target["lastError"]) == ("up", "")
+    lines = get(monitored.page).decode().splitlines()
+    assert monitored.values("scrape_samples_scraped")[0] == pytest.approx(sum(not line.startswith("#") for line in lines), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("expr", "expected"),
+    [
+        ('bpf_cgroup_program{bpf_program_held="false", bpf_program_name="unheld", bpf_attach_type="cgroup_inet_ingress"}', 1),
+        ('sum(bpf_program_run_count_total{bpf_program_name="busy"}) >= bool 1000', 1),
+        ('otel_hostmetrics_source_status{otel_hostmetrics_source_name="bpf", otel_hostmetrics_source_state="partial"}', 1),
+        ('otel_hostmetrics_source_problems_total{error_type="denied"} > bool 0', 1),
+    ],
+)
+def test_prometheus_shows_what_was_made(monitored: Monitored, expr: str, expected: float) -> None:
+    assert monitored.values(expr) == [expected]
+
+
+@pytest.mark.parametrize("kind", ["program", "map", "link"])
+def test_prometheus_shows_each_object_of_a_process(monitored: Monitored, kind: str) -> None:
+    """Others may load objects meanwhile: count those of the process that we know."""
+    expected = [len(monitored.loaded["ids"][kind])]
+    matchers = f'process_pid="{monitored.loaded["pid"]}", bpf_object_type="{kind}"'
+    assert monitored.values(f"count(bpf_object_holder{{{matchers}}})") == expected
+    held = f'label_replace(bpf_object_holder{{{matchers}}}, "id", "$1", "bpf_object_id", "(.*)")'
+    assert monitored.values(f"count(bpf_{kind}_info and on (id) {held})") == expected
+    pins = f'label_replace(bpf_object_pin{{bpf_object_type="{kind}", bpf_pin_path=~".*/bpffs/.*"}}, "id", "$1", "bpf_object_id", "(.*)")'
+    assert monitored.values(f"count({pins} and on (id) {held})") == expected
+
+
+def test_promtool_finds_nothing_to_say_of_the_page(monitored: Monitored) -> None:
+    """Types, names and help of the exposition."""
+    checked = subprocess.run(["promtool", "check", "metrics"], input=get(monitored.page), capture_output=True, timeout=30, check=False)
+    assert (checked.returncode, checked.stdout, checked.stderr) == (0, b"", b"")
+
+
+def test_every_alert_can_be_evaluated(monitored: Monitored) -> None:
+    deadline = time.monotonic() + 15
+    while True:
+        rules = [rule for group in monitored.ask("rules")["groups"] for rule in group["rules"]]
+        if all(rule["health"] == "ok" for rule in rules) or time.monotonic() > deadline:
+            break
+        time.sleep(0.5)
+    assert rules
+    assert {rule["name"]: rule.get("lastError") for rule in rules if rule["health"] != "ok"} == {}
