@@ -71,9 +71,12 @@ class Metric:
     stability: str = "development"
 
     def series(self, attributes: Attributes, start_ns: int = 0, resource: Attributes | None = None) -> Series:
-        """Bind attribute values. Raises TypeError if a required one is missing or one is unknown."""
+        """Bind attribute values. Raises TypeError if a required one is missing or one is unknown.
+
+        *attributes* are kept, not copied, and must not change afterwards: metrics of one object share one mapping.
+        """
         missing = set(self.attributes) - attributes.keys()
         unknown = attributes.keys() - set(self.attributes) - set(self.optional)
         if missing or unknown:
             raise TypeError(f"{self.name}: missing {sorted(missing)}, unknown {sorted(unknown)}")
-        return Series(self, dict(attributes), start_ns, resource)
+        return Series(self, attributes, start_ns, resource)

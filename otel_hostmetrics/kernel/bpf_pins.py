@@ -20,6 +20,7 @@ from otel_hostmetrics.kernel.mountinfo import mounts
 
 _ID_AT: Final = 4  # "id" is the second field of bpf_prog_info, bpf_map_info and bpf_link_info
 _MAX_DEPTH = 32
+_RDONLY = 1 << 3  # BPF_F_RDONLY [4.15]
 _SETTLED_NS = 50_000_000  # a change within one clock tick (up to 10 ms) of the last one leaves the time as it was
 
 
@@ -91,7 +92,7 @@ class Pins:
     def _pin(self, path: str, shown: str, pins: list[Pin], problems: list[Unavailable]) -> None:
         name = ctypes.create_string_buffer(os.fsencode(path))
         try:
-            fd = bpf.bpf(bpf.OBJ_GET, struct.pack("=QII", bpf.address(name), 0, 0))
+            fd = _open(bpf.address(name))
         except FileNotFoundError:  # unpinned since it was listed
             return
         except OSError as error:
@@ -112,3 +113,17 @@ class Pins:
         bpf.bpf(bpf.OBJ_GET_INFO_BY_FD, struct.pack("=IIQ", fd, 16, bpf.address(self._info)))
         number: int = struct.unpack_from("=I", self._info, _ID_AT)[0]
         return number
+
+
+def _open(path: int) -> int:
+    """A descriptor of the object pinned under the C string at *path*.
+
+    Opening for writing, as links must be, needs write permission on the pin. Programs and maps of others are opened read-only.
+    """
+    try:
+        return bpf.bpf(bpf.OBJ_GET, struct.pack("=QII", path, 0, 0))
+    except PermissionError as denied:
+        try:
+            return bpf.bpf(bpf.OBJ_GET, struct.pack("=QII", path, 0, _RDONLY))
+        except OSError:
+            raise denied from None

@@ -12,6 +12,14 @@ _SMALL = 128  # bytes: the longest single-value attribute we read, with room
 _LARGE = 1 << 20  # bytes: more than any file read through here; mountinfo of a crowded node is the longest
 
 
+def in_first_pid_namespace() -> bool:
+    """Whether we see all processes of the host: its first namespace has a fixed inode number, PROC_PID_INIT_INO [3.8]."""
+    try:
+        return os.stat("/proc/self/ns/pid").st_ino == 0xEFFFFFFC
+    except OSError:
+        return False
+
+
 class CounterFile:
     """One integer the kernel keeps up to date, read again and again through one descriptor.
 
@@ -70,6 +78,16 @@ class HostFS:
     def sys(self, *parts: str) -> str:
         """A path in sysfs."""
         return "/".join((self._sysfs, *parts))
+
+    def own_processes_only(self) -> bool:
+        """Whether this procfs shows just the PID namespace we are in, and that is not the host's.
+
+        In a procfs of another namespace than ours, ``self`` is another number than the one we know.
+        """
+        try:
+            return not in_first_pid_namespace() and os.readlink(self.proc("self")) == str(os.getpid())
+        except OSError:
+            return False
 
     def path(self, *parts: str) -> str:
         """A path on the host: ``path("/run/x")`` and ``path("run", "x")`` are the same."""

@@ -425,4 +425,4 @@ def test_reading_during_load_and_unload(engine: BpfIterators) -> None:
     finally:
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-    assert len(seen) > 300
+    assert len(seen) > 100, "nothing came and went"

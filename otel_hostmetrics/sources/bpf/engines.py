@@ -17,10 +17,16 @@ from otel_hostmetrics.kernel.bpf_ids import ObjectsById
 from otel_hostmetrics.kernel.bpf_iter_maps import NOT_COUNTED, MapEntries
 from otel_hostmetrics.kernel.bpf_iter_programs import ProgramTotals
 from otel_hostmetrics.kernel.bpf_iterators import BpfIterators
-from otel_hostmetrics.kernel.bpf_objects import Kind, Link, Map, Program, RunStats
-from otel_hostmetrics.kernel.hostfs import HostFS
+from otel_hostmetrics.kernel.bpf_objects import Kind, Link, Map, Program
+from otel_hostmetrics.kernel.hostfs import HostFS, in_first_pid_namespace
 
 _R = TypeVar("_R", Program, Map, Link)
+_CONTAINED = Unavailable(
+    Reason.DENIED,
+    "holders of BPF objects",
+    "only the container's own processes are visible: use hostPID, or mount the host's /proc for --path.procfs",
+)
+_BY_ID_ONLY = Unavailable(Reason.DENIED, "BPF objects by id", "memory of maps and details of some links are not known", "CAP_SYS_ADMIN")
 
 
 class Inventory:
@@ -35,7 +41,11 @@ class Inventory:
             raise refused[-1]  # the iterators' word, which asks for less
         if self._by_id is None and self._walk:
             self.problems += self._walk.problems  # ids cannot stand in for what an old kernel lacks
-        self._scan = Holders(fs)
+            if engine == "auto":
+                self.problems.append(_BY_ID_ONLY)
+        self._fs = fs
+        self._first_namespace = in_first_pid_namespace()
+        self._scan: Holders = Holders(fs)
         walked = {
             "programs": self._walk,
             "maps": self._walk,
@@ -54,11 +64,12 @@ class Inventory:
         return self._runs(self._by_id, ids) if with_runs and self._by_id else ProgramTotals(ids, None, None, None)
 
     def _runs(self, by_id: ObjectsById, ids: list[int]) -> ProgramTotals:
-        # One that vanished between listing and asking has zeros here, and no record to show them with.
-        stats = [by_id.run_stats(each) or RunStats(0, 0, 0) for each in ids]
+        # One that vanished between listing and asking is left out: with zeros its counters would go down.
+        known = {each: found for each in ids if (found := by_id.run_stats(each)) is not None}
+        stats = known.values()
         misses = [each.recursion_misses for each in stats if each.recursion_misses is not None]  # from 5.12 on
         return ProgramTotals(
-            ids, [each.time_ns for each in stats], [each.runs for each in stats], misses if len(misses) == len(ids) else None
+            list(known), [each.time_ns for each in stats], [each.runs for each in stats], misses if len(misses) == len(known) else None
         )
 
     def maps(self) -> MapEntries:
@@ -102,7 +113,14 @@ class Inventory:
         return {each.id: each for each in walk.details(_AllBut(ids))} if walk and ids else {}
 
     def holders(self) -> tuple[list[Holder], list[Unavailable]]:
-        """Which process holds what, and for which processes that is not known."""
+        """Which process holds what, and for which processes that is not known.
+
+        Iterators see the processes of our own PID namespace only: in a container it takes the host's procfs.
+        """
+        if not self._first_namespace:
+            if self._fs.own_processes_only():
+                raise _CONTAINED
+            return self._scan.scan()
         walk = self._walk and self._walk.holders
         return (walk.read(), []) if walk else self._scan.scan()
 
