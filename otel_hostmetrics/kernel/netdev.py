@@ -1,8 +1,11 @@
-"""Network interfaces by index: /sys/class/net/NAME/ifindex, of the network namespace in which this sysfs was mounted."""
+"""Network interfaces: /sys/class/net (Documentation/ABI/testing/sysfs-class-net).
+
+Of the network namespace in which this sysfs was mounted.
+"""
 
 from __future__ import annotations
 
-from otel_hostmetrics.errors import Unavailable
+from otel_hostmetrics.errors import Reason, Unavailable
 from otel_hostmetrics.kernel.hostfs import HostFS
 
 
@@ -19,3 +22,37 @@ def interfaces(fs: HostFS) -> dict[int, str]:
         except Unavailable:  # bonding_masters is a file; interfaces come and go
             continue
     return found
+
+
+def mtu(fs: HostFS, name: str) -> int:
+    """mtu: bytes. Raises Unavailable."""
+    return fs.integer(fs.sys("class/net", name, "mtu"))
+
+
+def operstate(fs: HostFS, name: str) -> str:
+    """operstate: up, down, dormant, lowerlayerdown, testing, notpresent or unknown (RFC 2863). Raises Unavailable."""
+    return fs.text(fs.sys("class/net", name, "operstate"))
+
+
+def speed(fs: HostFS, name: str) -> int:
+    """speed: bits per second of the link. Raises Unavailable; UNSUPPORTED while the link is down or for a device without a speed."""
+    path = fs.sys("class/net", name, "speed")
+    megabits = fs.integer(path)
+    if megabits <= 0:  # -1: SPEED_UNKNOWN
+        raise Unavailable(Reason.UNSUPPORTED, path, "not known to the driver")
+    return megabits * 1_000_000
+
+
+def carrier_changes(fs: HostFS, name: str) -> int:
+    """carrier_changes: how often the link went up or down. Raises Unavailable."""
+    return fs.integer(fs.sys("class/net", name, "carrier_changes"))
+
+
+def carrier_up_count(fs: HostFS, name: str) -> int:
+    """carrier_up_count. Since 4.16. Raises Unavailable."""
+    return fs.integer(fs.sys("class/net", name, "carrier_up_count"))
+
+
+def carrier_down_count(fs: HostFS, name: str) -> int:
+    """carrier_down_count. Since 4.16. Raises Unavailable."""
+    return fs.integer(fs.sys("class/net", name, "carrier_down_count"))
