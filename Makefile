@@ -38,8 +38,8 @@ bench: $(VENV)/.dev
 
 # What is derived from the catalogue: METRICS.md, dashboards, the demo stack
 docs: $(VENV)/.dev
-	{ sed '/^<!-- generated/q' METRICS.md; $(BIN)/otel-hostmetrics metrics --markdown; } > METRICS.md.new && mv METRICS.md.new METRICS.md
-	$(BIN)/python dashboards/generate.py
+	$(BIN)/python -m tests.documents
+	$(BIN)/python -m dashboards.generate
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -149,7 +149,7 @@ class Agent:
         """The next generation, or one with the last good configuration; None where not even that starts any more."""
         self._signals.reload = False
         self._service.reloading()
-        new = reload.resolve(self._arguments)
+        new = reload.resolve(self._arguments, self._service.alive)
         if new is None or new == old.settings:
             _log.info("configuration unchanged") if new else _log.warning("reload failed: the last good configuration stays")
             self._service.ready(old.pipeline.describe())

@@ -174,7 +174,11 @@ def _become_agent(resolved: Resolved) -> None:
         return
     if resolved.defaulted_exit:
         _log.warning("no exporter is configured: serving Prometheus on %s", settings.prometheus.listen)
-    launch.agent(identified(settings), sys.argv[1:])
+    try:
+        launch.agent(identified(settings), sys.argv[1:])
+    except OSError as error:
+        _say(f"cannot start {sys.executable}: {error.strerror}; this user must be able to run it")
+        sys.exit(1)
 
 
 def _resolved(asked: Asked) -> Resolved:

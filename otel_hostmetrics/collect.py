@@ -16,18 +16,21 @@ from otel_hostmetrics.telemetry import Telemetry
 
 _log = logging.getLogger(__name__)
 
-_REOPEN_NS = 60 * 10**9  # how often a source this host had nothing for is looked for again
-_STALE_INTERVALS = 3  # a late reading older than this many deadlines is thrown away
+_REOPEN = 60.0  # s: how often a source this host had nothing for is looked for again
+_AT_ONCE = (Reason.GONE, Reason.UNREADABLE, Reason.LATE)  # what may be over by the next cycle
+_STALE = 3  # a late reading that waited this many deadlines to be taken is thrown away
 
 
 class _Slot:
     """One source, opened when possible, read once per call."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Source, reopen: float) -> None:
         self.source = source
+        self._reopen_ns = int(reopen * 1e9)
         self._open = False
         self._try_at_ns = 0
         self._off = Status(State.OFF)
+        self._said = ""  # the bug that was logged last
 
     def read(self) -> tuple[Reading, Status]:
         began = time.monotonic_ns()
@@ -38,8 +41,8 @@ class _Slot:
         except Unavailable as error:
             return Reading(), self._close(error, began)
         except Exception as error:  # a bug in one source must not stop the others
-            _log.exception("source %s failed", self.source.name)
-            return Reading(), Status(State.FAILED, None, repr(error), took_ns=time.monotonic_ns() - began)
+            return Reading(), self._bug(error, began)
+        self._said = ""
         reading.time_ns = reading.time_ns or time.time_ns()
         first = reading.problems[0] if reading.problems else None
         state, reason = (State.PARTIAL, first.reason) if first else (State.OK, None)
@@ -54,20 +57,35 @@ class _Slot:
     def _close(self, error: Unavailable, began: int) -> Status:
         self.close()
         state = State.OFF if error.reason in (Reason.ABSENT, Reason.UNSUPPORTED) else State.FAILED
-        self._try_at_ns = 0 if error.reason is Reason.GONE else began + _REOPEN_NS
+        self._try_at_ns = 0 if error.reason in _AT_ONCE else began + self._reopen_ns
         self._off = Status(state, error.reason, str(error), error.needs)
         return Status(state, error.reason, str(error), error.needs, time.monotonic_ns() - began)
 
+    def _bug(self, error: Exception, began: int) -> Status:
+        """The traceback once, not in every cycle. What open() had opened before it failed is given back."""
+        said = repr(error)
+        if said != self._said:
+            _log.error("source %s failed", self.source.name, exc_info=error)
+        self._said = said
+        if not self._open:
+            self.close()
+        return Status(State.FAILED, None, said, took_ns=time.monotonic_ns() - began)
+
     def close(self) -> None:
         self._open = False
-        self.source.close()
+        try:
+            self.source.close()
+        except Exception:
+            _log.exception("source %s cannot be closed", self.source.name)
 
 
 class _Worker:
     """Reads a slot in a thread of its own, so that a driver that hangs does not hold the cycle."""
 
-    def __init__(self, slot: _Slot) -> None:
+    def __init__(self, slot: _Slot, stale: float) -> None:
         self.slot = slot
+        self._stale = stale  # s
+        self._done_at = 0.0
         self._wanted, self._done = threading.Event(), threading.Event()
         self._result: tuple[Reading, Status] | None = None
         self._busy = False
@@ -75,9 +93,11 @@ class _Worker:
         self._thread = threading.Thread(target=self._run, name=f"source-{slot.source.name}", daemon=True)
 
     def request(self) -> None:
-        """Begin a reading, unless one is still under way or waits to be taken."""
+        """Begin a reading, unless one is still under way or waits to be taken; one that waited too long is no news any more."""
         if not self._thread.is_alive():
             self._thread.start()
+        if self._done.is_set() and time.monotonic() - self._done_at > self._stale:
+            self.take(0)
         if not self._busy:
             self._busy = True
             self._wanted.set()
@@ -95,6 +115,7 @@ class _Worker:
         while self._wanted.wait() and not self._stop:
             self._wanted.clear()
             self._result = self.slot.read()
+            self._done_at = time.monotonic()
             self._done.set()
         self.slot.close()
 
@@ -138,7 +159,8 @@ class _Limit:
 class Collector:
     """Reads *sources*, and then *own*, the agent's own metrics, which tell of this very cycle.
 
-    *enabled* are the rows to keep; *deadline* (s) bounds the wait for sources that may block.
+    *enabled* are the rows to keep; *deadline* (s) bounds the wait for sources that may block; *reopen* (s) is how often a
+    source that could not be opened is tried again.
     """
 
     def __init__(
@@ -149,15 +171,15 @@ class Collector:
         telemetry: Telemetry,
         deadline: float,
         max_series: int,
+        reopen: float = _REOPEN,
     ) -> None:
-        self._inline = [_Slot(source) for source in sources if not source.blocking]
-        self._workers = [_Worker(_Slot(source)) for source in sources if source.blocking]
-        self._own = _Slot(own) if own else None
+        self._inline = [_Slot(source, reopen) for source in sources if not source.blocking]
+        self._workers = [_Worker(_Slot(source, reopen), _STALE * deadline) for source in sources if source.blocking]
+        self._own = _Slot(own, reopen) if own else None
         self._enabled = frozenset(enabled)
         self._deadline = deadline
         names = [source.name for source in (*sources, *([own] if own else []))]
         self._limits = {name: _Limit(max_series) for name in names}
-        self._late_since: dict[str, int] = {}
         self._report = Report(telemetry)
         self._numbers = itertools.count(1)
 
@@ -180,8 +202,6 @@ class Collector:
     def _keep(self, slot: _Slot, result: tuple[Reading, Status], results: dict[str, tuple[Reading, Status]]) -> None:
         reading, status = result
         name = slot.source.name
-        if time.time_ns() - reading.time_ns > _STALE_INTERVALS * self._deadline * 1e9 and reading.time_ns:
-            reading = Reading()  # finished long after it was asked for: not news any more
         enabled = self._enabled
         reading.columns = {metric: column for metric, column in reading.columns.items() if metric in enabled and column.series}
         reading.measurements = [each for each in reading.measurements if each.series.metric in enabled] if reading.measurements else ()

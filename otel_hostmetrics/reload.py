@@ -11,7 +11,7 @@ import os
 import select
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from otel_hostmetrics import launch
 from otel_hostmetrics.settings import Settings, decode
@@ -22,8 +22,11 @@ _TIMEOUT = 20.0  # s: the front takes 0.3 s
 _MOST = 1 << 20  # bytes of encoded settings
 
 
-def resolve(arguments: Sequence[str]) -> Settings | None:
-    """The new settings; None where they are wrong (the child says why on standard error) or do not come in time."""
+def resolve(arguments: Sequence[str], alive: Callable[[], None]) -> Settings | None:
+    """The new settings; None where they are wrong (the child says why on standard error) or do not come in time.
+
+    *alive* is called every second meanwhile, for the watchdog.
+    """
     reader, writer = os.pipe2(os.O_CLOEXEC)
     command = [*launch.interpreter(), "-m", "otel_hostmetrics", "--resolve-only", *arguments]
     try:
@@ -32,7 +35,7 @@ def resolve(arguments: Sequence[str]) -> Settings | None:
     finally:
         os.close(writer)
     try:
-        blob = _read(reader, time.monotonic() + _TIMEOUT)
+        blob = _read(reader, time.monotonic() + _TIMEOUT, alive)
     finally:
         os.close(reader)
         if not _exited_well(child):
@@ -44,9 +47,12 @@ def resolve(arguments: Sequence[str]) -> Settings | None:
         return None
 
 
-def _read(descriptor: int, deadline: float) -> bytes:
+def _read(descriptor: int, deadline: float, alive: Callable[[], None]) -> bytes:
     content = b""
-    while len(content) < _MOST and select.select([descriptor], [], [], max(deadline - time.monotonic(), 0))[0]:
+    while len(content) < _MOST and (remaining := deadline - time.monotonic()) > 0:
+        alive()
+        if not select.select([descriptor], [], [], min(remaining, 1.0))[0]:
+            continue
         chunk = os.read(descriptor, 65536)
         if not chunk:
             return content

@@ -35,7 +35,7 @@ class Report:
         said = (status.state, status.reason)
         if self._states.get(name) != said:
             self._states[name] = said
-            _log.log(_LEVELS[status.state], "source %s is %s%s", name, status.state.value, _because(status))
+            _log.log(_LEVELS[status.state], "source %s is %s%s", name, status.state.value, "" if reading.problems else _because(status))
         self._tell_problems(name, reading.problems)
         self._count(name, status, reading, series)
 
@@ -60,11 +60,14 @@ class Report:
         for problem in reading.problems:
             telemetry.add(rows.SOURCE_PROBLEMS, 1, {**source, rows.ERROR_TYPE: problem.reason.value})
         if status.state is State.OFF:
+            for row in (rows.SOURCE_SUCCESS, rows.SOURCE_SERIES, rows.SOURCE_SERIES_DROPPED):
+                telemetry.forget(row, source)  # of the time before the hardware went
             return
         telemetry.set(rows.SOURCE_SUCCESS, int(status.state in (State.OK, State.PARTIAL)), source)
         telemetry.set(rows.SOURCE_SERIES, series, source)
         telemetry.set(rows.SOURCE_SERIES_DROPPED, reading.dropped, source)
-        telemetry.record(rows.SOURCE_DURATION, status.took_ns / 1e9, source)
+        if status.took_ns:  # else it was not read: too early to try again
+            telemetry.record(rows.SOURCE_DURATION, status.took_ns / 1e9, source)
 
 
 def _because(status: Status) -> str:

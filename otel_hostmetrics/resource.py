@@ -6,6 +6,7 @@ https://opentelemetry.io/docs/specs/semconv/resource/
 from __future__ import annotations
 
 import os
+import re
 import socket
 
 import msgspec
@@ -21,14 +22,18 @@ _NODE_NAME = ("K8S_NODE_NAME", "NODE_NAME", "KUBE_NODE_NAME")
 
 
 def machine_id(root: str = "/") -> str:
-    """machine-id(5) of the host below *root*, else the boot id, else "" where neither can be read."""
+    """machine-id(5) of the host below *root*, else the boot id, else "" where neither can be read.
+
+    Anything but hexadecimal digits is none: golden images have the word "uninitialized" there.
+    """
     for path in ("etc/machine-id", "var/lib/dbus/machine-id", "proc/sys/kernel/random/boot_id"):
         try:
             with open(os.path.join(root, path), encoding="ascii", errors="replace") as file:
-                if text := file.read(64).strip():
-                    return text
+                text = file.read(64).strip()
         except OSError:
             continue
+        if re.fullmatch(r"[0-9a-fA-F]{32}|[0-9a-fA-F-]{36}", text):
+            return text
     return ""
 
 

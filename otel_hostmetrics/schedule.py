@@ -33,5 +33,7 @@ class Ticks:
     def advance(self, now: float) -> int:
         """Move to the first point of the grid after *now*. Returns how many points were missed beside the one due."""
         steps = max(1, int((now - self.due) // self._interval) + 1)
+        if self.due + steps * self._interval <= now:
+            steps += 1  # the division was rounded down: that point has passed
         self.due += steps * self._interval
         return steps - 1

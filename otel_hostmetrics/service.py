@@ -20,7 +20,7 @@ class Service:
         path = environment.get("NOTIFY_SOCKET", "")
         self._address = "\0" + path[1:] if path.startswith("@") else path
         usec, pid = environment.get("WATCHDOG_USEC", ""), environment.get("WATCHDOG_PID", "")
-        asked = usec.isdigit() and int(usec) > 0 and pid in ("", str(os.getpid()))
+        asked = usec.isdecimal() and int(usec) > 0 and pid in ("", str(os.getpid()))
         # Half the time the manager allows, as sd_watchdog_enabled(3) advises.
         self.watchdog: float | None = int(usec) / 2e6 if asked and self._address else None
 
@@ -43,6 +43,6 @@ class Service:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
                 sock.settimeout(1)
-                sock.sendto(message.encode(), self._address)
+                sock.sendto(message.encode(errors="replace"), self._address)
         except OSError as error:  # the manager went away or denies us: not a reason to stop measuring
             _log.debug("service manager not reached: %s", error)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import deque
 
 from otel_hostmetrics.catalogue.model import Attributes, Metric, Number, Series
 from otel_hostmetrics.model import Column, Measurement
 
 _Key = frozenset[tuple[str, object]]
+_MOST_MEASURED = 10_000  # measurements kept until somebody reads them: nobody does with general.no_sources: [agent]
 
 
 class Telemetry:
@@ -22,7 +24,7 @@ class Telemetry:
         self._began_ns = time.time_ns()
         self._cells: dict[Metric, dict[_Key, tuple[Series, list[Number]]]] = {}
         self._columns: dict[Metric, tuple[Series, ...]] = {}
-        self._measured: list[Measurement] = []
+        self._measured: deque[Measurement] = deque(maxlen=_MOST_MEASURED)
         self._measured_series: dict[tuple[Metric, _Key], Series] = {}
 
     def add(self, metric: Metric, amount: Number = 1, attributes: Attributes | None = None) -> None:
@@ -46,6 +48,12 @@ class Telemetry:
                 self._columns.pop(metric, None)
             self._cell(metric, attributes)[0] = value
 
+    def forget(self, metric: Metric, attributes: Attributes) -> None:
+        """Drop a series: it says nothing any more."""
+        with self._lock:
+            if self._cells.get(metric, {}).pop(frozenset(attributes.items()), None):
+                self._columns.pop(metric, None)
+
     def record(self, metric: Metric, value: float, attributes: Attributes | None = None) -> None:
         """One measurement for a histogram."""
         with self._lock:
@@ -62,7 +70,8 @@ class Telemetry:
             columns = {
                 metric: Column(self._bound(metric), [value[0] for _, value in cells.values()]) for metric, cells in self._cells.items()
             }
-            measured, self._measured = self._measured, []
+            measured = list(self._measured)
+            self._measured.clear()
         return columns, measured
 
     def _bound(self, metric: Metric) -> tuple[Series, ...]:

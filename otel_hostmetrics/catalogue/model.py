@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 Number: TypeAlias = int | float
 AttributeValue: TypeAlias = str | int | bool | float
@@ -30,6 +30,14 @@ class Combine(enum.Enum):
     NONE = "none"  # has no meaning for a group: not emitted in aggregated form
 
 
+class Owner(NamedTuple):
+    """Whose a point is, as far as its source knows: the process, else the cgroup, by its path or its id."""
+
+    pid: int = 0
+    cgroup: str = ""  # below the cgroup2 mount, as in /proc/PID/cgroup
+    cgroup_id: int = 0  # inode of the directory
+
+
 class Series:
     """One time series: a metric and one set of attribute values, checked once and then reused every cycle.
 
@@ -37,15 +45,17 @@ class Series:
     0 means "when this process first exported it". A reset makes a new Series with a new start.
     *resource* holds the attributes of the workload the point belongs to (``container.id``, ``k8s.pod.name``...);
     None is the host itself. OTLP groups points by it: compare with ``is``, one object per workload.
+    *owner* is a source's hint of whose the point is, where its attributes do not say; enrich/ makes *resource* of it.
     """
 
-    __slots__ = ("attributes", "metric", "resource", "start_ns")
+    __slots__ = ("attributes", "metric", "owner", "resource", "start_ns")
 
     def __init__(self, metric: Metric, attributes: Attributes, start_ns: int = 0, resource: Attributes | None = None) -> None:
         self.metric = metric
         self.attributes = attributes
         self.start_ns = start_ns
         self.resource = resource
+        self.owner: Owner | None = None
 
     def __repr__(self) -> str:
         pairs = ",".join(f"{key}={value}" for key, value in sorted(self.attributes.items()))

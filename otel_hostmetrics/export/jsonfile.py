@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import msgspec
 
@@ -30,18 +31,28 @@ def document(batch: Batch, resource: Attributes) -> bytes:
     Non-finite numbers become null; times are Unix nanoseconds.
     """
     snapshot = batch.snapshot
-    return msgspec.json.encode(
-        {
-            "version": 1,
-            "number": snapshot.number,
-            "time": _iso(snapshot.time_ns),
-            "time_unix_nano": snapshot.time_ns,
-            "resource": resource,
-            "sources": {name: _source(status, snapshot.readings[name]) for name, status in snapshot.statuses.items()},
-            "metrics": [_family(family) for family in batch.families],
-        },
-        enc_hook=str,
-    )
+    content = {
+        "version": 1,
+        "number": snapshot.number,
+        "time": _iso(snapshot.time_ns),
+        "time_unix_nano": snapshot.time_ns,
+        "resource": resource,
+        "sources": {name: _source(status, snapshot.readings[name]) for name, status in snapshot.statuses.items()},
+        "metrics": [_family(family) for family in batch.families],
+    }
+    try:
+        return msgspec.json.encode(content, enc_hook=str)
+    except UnicodeEncodeError:  # lone surrogates, from names that were not UTF-8: rare, so looked for only now
+        return msgspec.json.encode(_valid(content), enc_hook=str)
+
+
+def _valid(value: Any) -> Any:
+    """The same with ``?`` for what UTF-8 cannot express, as in OTLP and on the Prometheus page."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, Mapping):
+        return {_valid(key): _valid(each) for key, each in value.items()}
+    return [_valid(each) for each in value] if isinstance(value, (list, tuple)) else value
 
 
 def _iso(time_ns: int) -> str:
@@ -131,7 +142,7 @@ class Files:
             self.write(batch)
             failed = ""
         except OSError as error:
-            failed = str(error)
+            failed = f"{self._directory}: {error.strerror or error}"  # the same text each time: said once
         if failed != self._failed:
             self._failed = failed
             _log.log(logging.WARNING if failed else logging.INFO, "snapshots: %s", failed or "written again")

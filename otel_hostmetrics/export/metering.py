@@ -13,11 +13,11 @@ from typing import overload
 from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider, Observation
 
 from otel_hostmetrics import __version__
-from otel_hostmetrics.catalogue.model import Kind, Metric, Number
+from otel_hostmetrics.catalogue.model import Attributes, Kind, Metric, Number
 from otel_hostmetrics.model import Column, Measurement, Snapshot
 
 SCOPE = "otel_hostmetrics"
-_INT64_MAX = 2**63 - 1
+_INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 
 
 class Observations(Sequence[Observation]):
@@ -40,19 +40,31 @@ class Observations(Sequence[Observation]):
         return list(self)[index]
 
     def __iter__(self) -> Iterator[Observation]:
-        """What other SDKs see. A value they cannot carry must not cost them the whole export: see _portable()."""
+        """What other SDKs see. What they cannot carry must not cost them the whole export: see _portable() and _text()."""
         series, values = self.column
         for each, value in zip(series, values, strict=True):
-            portable = _portable(value)
+            portable = _portable(value, each.metric.integer)
             if portable is not None:
-                yield Observation(portable, each.attributes)
+                yield Observation(portable, _text(each.attributes))
 
 
-def _portable(value: object) -> Number | None:
-    """An int beyond int64 as float (the stock encoder raises and loses everything), a non-finite float as nothing."""
-    if isinstance(value, int):
-        return value if -_INT64_MAX <= value <= _INT64_MAX else float(value)
-    return value if isinstance(value, float) and math.isfinite(value) else None
+def _portable(value: object, integer: bool) -> Number | None:
+    """An int beyond int64 as float (the stock encoder raises and loses everything), what no double can hold as nothing."""
+    if not isinstance(value, (int, float)):
+        return None
+    if integer and isinstance(value, int) and _INT64_MIN <= value <= _INT64_MAX:
+        return int(value)  # a bool becomes a number
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        return None
+
+
+def _text(attributes: Attributes) -> Attributes:
+    """Lone surrogates, from names that were not UTF-8, become ``?`` as in our own encoder; the stock one raises."""
+    if all(value.isascii() for value in attributes.values() if isinstance(value, str)):
+        return attributes
+    return {key: value.encode("utf-8", "replace").decode() if isinstance(value, str) else value for key, value in attributes.items()}
 
 
 class Replay:

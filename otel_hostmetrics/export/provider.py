@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import bisect
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
@@ -59,14 +60,16 @@ class _Observed(_Stream):
         self._bound: tuple[Series, ...] = ()
 
     def columns(self) -> Iterable[tuple[int, Column]]:
-        foreign: list[Observation] = []
+        foreign: dict[_Key, tuple[Attributes, Number]] = {}
         for index, callback in enumerate(self.callbacks):
             try:
                 result = callback(_OPTIONS)
                 if isinstance(result, Observations):
                     yield result.time_ns, result.column
                 else:
-                    foreign.extend(result)
+                    for each in result:
+                        attributes, value = _checked(each)
+                        foreign[_key(attributes)] = attributes, value  # the last of several with the same attributes counts
                 self._failed.discard(index)
             except Exception:  # one callback must not stop the others; said once, until it works again
                 if index not in self._failed:
@@ -78,20 +81,28 @@ class _Observed(_Stream):
     def merge(self, twin: _Observed) -> None:
         self.callbacks.extend(twin.callbacks)
 
-    def _bind(self, observations: Sequence[Observation]) -> Column:
-        """Observations of others as a column; the last of several with the same attributes counts."""
-        values: dict[_Key, Number] = {}
-        series: dict[_Key, Series] = {}
+    def _bind(self, observed: dict[_Key, tuple[Attributes, Number]]) -> Column:
+        """Observations of others as a column."""
         if not self._series:
-            self.metric = replace(self.metric, integer=isinstance(observations[0].value, int))
-        for each in observations:
-            attributes = each.attributes or {}
-            key: _Key = frozenset(attributes.items())
-            series[key] = self._series.get(key) or Series(self.metric, dict(attributes), self._began_ns)  # type: ignore[arg-type]
-            values[key] = each.value
-        if series.keys() != self._series.keys() or tuple(series) != tuple(self._series):
-            self._series, self._bound = series, tuple(series.values())
-        return Column(self._bound, list(values.values()))
+            self.metric = replace(self.metric, integer=all(isinstance(value, int) for _, value in observed.values()))
+        if tuple(observed) != tuple(self._series):
+            self._series = {
+                key: self._series.get(key) or Series(self.metric, attributes, self._began_ns) for key, (attributes, _) in observed.items()
+            }
+            self._bound = tuple(self._series.values())
+        return Column(self._bound, [value for _, value in observed.values()])
+
+
+def _checked(observation: Observation) -> tuple[Attributes, Number]:
+    """Attributes and value of an observation that somebody else made. Raises TypeError or AttributeError for what is none."""
+    if not isinstance(observation.value, (int, float)):
+        raise TypeError(f"{observation.value!r} is not a number")
+    return dict(observation.attributes or {}), observation.value  # type: ignore[arg-type] # the API also allows lists
+
+
+def _key(attributes: Attributes) -> _Key:
+    """Raises TypeError for attribute values that OpenTelemetry does not allow."""
+    return frozenset((name, tuple(value) if isinstance(value, list) else value) for name, value in attributes.items())
 
 
 def _primed(generator: Generator[Iterable[Observation], CallbackOptions, None]) -> Callable[[CallbackOptions], Iterable[Observation]]:
@@ -110,7 +121,7 @@ class _Recorded(_Stream):
         self._series: tuple[Series, ...] = ()
 
     def change(self, attributes: Attributes | None, change: Callable[[Any], Any]) -> None:
-        key: _Key = frozenset((attributes or {}).items())
+        key = _key(attributes or {})
         with self._lock:
             cell = self._cells.get(key)
             if cell is None:
@@ -148,6 +159,9 @@ class _Histogram(api.Histogram):
         self._stream = stream
 
     def record(self, amount: float, attributes: Any = None, context: Context | None = None) -> None:  # noqa: ARG002 - the API's signature
+        if not 0 <= amount < math.inf:  # the specification wants non-negative ones; NaN would stay in the sum for ever
+            _log.warning("%s: a histogram cannot record %s", self._stream.metric.name, amount)
+            return
         boundaries = self._stream.metric.boundaries
         slot = bisect.bisect_left(boundaries, amount)
 

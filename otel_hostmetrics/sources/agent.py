@@ -39,7 +39,7 @@ class Agent:
         telemetry.set(rows.CPU_TIME, times.user, _USER)
         telemetry.set(rows.CPU_TIME, times.system, _SYSTEM)
         telemetry.set(rows.MEMORY_USAGE, int(_own("statm").split()[1]) * _PAGE)
-        telemetry.set(rows.DESCRIPTORS, len(os.listdir("/proc/self/fd")) - 1)  # less the one that lists
+        telemetry.set(rows.DESCRIPTORS, _descriptors())
         telemetry.set(rows.THREADS, int(_stat_fields()[17]))
         columns, measured = telemetry.read()
         return Reading(columns, measured)
@@ -53,6 +53,14 @@ def _own(name: str) -> bytes:
     try:
         with open(path, "rb", buffering=0) as file:
             return file.read(4096)
+    except OSError as error:
+        raise unavailable(error, path) from None
+
+
+def _descriptors() -> int:
+    path = "/proc/self/fd"
+    try:
+        return len(os.listdir(path)) - 1  # less the one that lists
     except OSError as error:
         raise unavailable(error, path) from None
 

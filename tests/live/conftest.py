@@ -39,7 +39,7 @@ def _no_descriptor_left(_kernel: None) -> Iterator[None]:
     """A test that leaks a descriptor fails: it would keep a BPF object alive for ever."""
     before = os.listdir("/proc/self/fd")
     yield
-    assert len(os.listdir("/proc/self/fd")) == len(before)
+    assert len(os.listdir("/proc/self/fd")) <= len(before)  # fewer: other tests' connections end at their own time
 
 
 @pytest.fixture

@@ -75,8 +75,9 @@ class Objects(Generic[R]):
     def _rebind(self, records: Mapping[int, R]) -> None:
         """Keep the Series that come out the same: counters go on where they are, also for exporters that send deltas."""
         for each, record in records.items():
-            old, new = self._bound[each], self._bind(record)
-            known = {_key(series): series for series in (*(series for series, _ in old.fixed), *old.live.values())}
+            old: Bound = self._bound[each]
+            new = self._bind(record)
+            known = {_key(series): series for series in (*[series for series, _ in old.fixed], *old.live.values())}
             fixed = [(known.get(_key(series), series), value) for series, value in new.fixed]
             self._bound[each] = Bound(fixed, {metric: known.get(_key(series), series) for metric, series in new.live.items()})
 

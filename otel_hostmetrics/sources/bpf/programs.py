@@ -48,8 +48,9 @@ def _information(program: Program, seed: Mapping[str, AttributeValue], loaded_ns
     known: dict[str, AttributeValue | None] = {
         "tag": program.tag,
         "tag_decimal": str(int(program.tag, 16)),
-        "gpl_compatible": program.gpl_compatible,
-        "load_time": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(loaded_ns // 10**9)) if loaded_ns else None,
+        # Labels of the seed, always there: empty where this kernel or engine does not tell.
+        "gpl_compatible": "" if program.gpl_compatible is None else program.gpl_compatible,
+        "load_time": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(loaded_ns // 10**9)) if loaded_ns else "",
         "map_ids": str(list(program.map_ids)) if program.map_ids is not None else None,
         "full_name": program.full_name if program.full_name != program.name else None,
         "uid": str(program.uid) if program.uid is not None else None,

@@ -53,7 +53,8 @@ class Surroundings:
         self._pins = Pins(fs)
         self._cgroups = CgroupPrograms(fs)
         self._tables = {metric: _Table(metric) for metric in (rows.OBJECT_HOLDER, rows.OBJECT_PIN, rows.CGROUP_PROGRAM)}
-        self._held: dict[str, set[int]] | None = None  # None = not known
+        self._held: dict[str, set[int]] = {}
+        self._all_seen = False  # of every process it is known what it holds
         self.cgroup_paths: dict[int, str] = {}
         self.problems: list[Unavailable] = []
 
@@ -79,13 +80,13 @@ class Surroundings:
             self._tables[metric].fill(())
 
     def _look_up_holders(self) -> None:
-        self._held = None
+        self._held, self._all_seen = {}, False
         holders, problems = self._scan_holders()
         self.problems += problems
         objects = [each for each in holders if each.kind != "btf"]
         self._tables[rows.OBJECT_HOLDER].fill((each[:5], lambda each=each: _holder(each), each.fds) for each in objects)  # type: ignore[misc]
-        if not problems:
-            self._held = {kind: {each.id for each in objects if each.kind == kind} for kind in ("program", "link")}
+        self._held = {kind: {each.id for each in objects if each.kind == kind} for kind in ("program", "link")}
+        self._all_seen = not problems
 
     def _look_up_pins(self) -> None:
         pins, problems = self._pins.scan()
@@ -97,16 +98,16 @@ class Surroundings:
         self.problems += problems
         self.cgroup_paths = {each.cgroup_id: each.cgroup for each in attachments}
         held = self._held_programs(links)
+        unheld = False if self._all_seen else None
         self._tables[rows.CGROUP_PROGRAM].fill(
             ((each, frozenset(labels.items())), lambda labels=labels: labels, 1)  # type: ignore[misc]
-            for each, labels in ((each, _attachment(each, programs, held)) for each in attachments)
+            for each, labels in ((each, _attachment(each, programs, each.program_id in held or unheld)) for each in attachments)
         )
 
-    def _held_programs(self, links: Mapping[int, Link]) -> set[int] | None:
-        """Programs that some process holds itself or by a link; None where holders are not known."""
-        if self._held is None:
-            return None
-        return self._held["program"] | {link.program_id for number, link in links.items() if number in self._held["link"]}
+    def _held_programs(self, links: Mapping[int, Link]) -> set[int]:
+        """Programs that some process is known to hold, itself or by a link."""
+        by_link = self._held.get("link", set())
+        return self._held.get("program", set()) | {link.program_id for number, link in links.items() if number in by_link}
 
 
 def _holder(holder: Holder) -> _Labels:
@@ -130,7 +131,8 @@ def _pin(pin: Pin) -> _Labels:
     return {"bpf.object.type": pin.kind, "bpf.object.id": pin.id, "bpf.pin.path": pin.path}
 
 
-def _attachment(each: CgroupAttachment, programs: Mapping[int, Program], held: set[int] | None) -> _Labels:
+def _attachment(each: CgroupAttachment, programs: Mapping[int, Program], held: bool | None) -> _Labels:
+    """*held* is None where it is not known: some process does not show what it holds."""
     labels: _Labels = {
         "bpf.cgroup.path": each.cgroup,
         "bpf.attach.type": name_of(ATTACH_TYPES, each.attach_type),
@@ -140,5 +142,5 @@ def _attachment(each: CgroupAttachment, programs: Mapping[int, Program], held: s
     if program:
         labels["bpf.program.name"] = program.full_name or program.name
     if held is not None:
-        labels["bpf.program.held"] = each.program_id in held
+        labels["bpf.program.held"] = held
     return labels

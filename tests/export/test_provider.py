@@ -1,0 +1,292 @@
+"""Our MeterProvider as third parties see it: an OpenTelemetry provider."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Generator, Iterable
+from typing import Any
+
+import pytest
+from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
+
+from otel_hostmetrics.catalogue.model import Kind, Metric
+from otel_hostmetrics.export.metering import Observations, Replay
+from otel_hostmetrics.export.provider import Provider
+from otel_hostmetrics.model import Column, Distribution, Family, Reading
+from tests.export import everything
+
+CREATE = {
+    Kind.COUNTER: "create_observable_counter",
+    Kind.UPDOWNCOUNTER: "create_observable_up_down_counter",
+    Kind.GAUGE: "create_observable_gauge",
+}
+
+
+@pytest.fixture
+def provider() -> Provider:
+    return Provider()
+
+
+@pytest.fixture
+def meter(provider: Provider) -> Meter:
+    made: MeterProvider = provider
+    return made.get_meter("third.party", "1", "https://example.com/schema", {"a": "b"})
+
+
+def found(provider: Provider) -> dict[str, list[tuple[dict[str, Any], Any]]]:
+    """Attributes and value of every point by metric."""
+    return {
+        family.metric.name: [
+            (dict(series.attributes), value)
+            for _, column in family.columns
+            for series, value in zip(column.series, column.values, strict=True)
+        ]
+        for family in provider.collect()
+    }
+
+
+def always(*observations: Observation) -> Callable[[CallbackOptions], Iterable[Observation]]:
+    return lambda _: observations
+
+
+def broken(_: CallbackOptions) -> Iterable[Observation]:
+    raise RuntimeError("on purpose")
+
+
+@pytest.mark.parametrize("kind", CREATE)
+def test_observable_instruments_with_plain_callbacks(provider, meter, kind):
+    calls = []
+
+    def callback(options: CallbackOptions) -> Iterable[Observation]:
+        calls.append(options)
+        yield Observation(7, {"cpu": 0, "mode": "user"})
+        yield Observation(8, {"cpu": 1, "mode": "user"})
+
+    getattr(meter, CREATE[kind])("it", [callback], "By", "What it counts")
+    before = time.time_ns()
+    (family,) = provider.collect()
+    assert (family.metric.name, family.metric.kind, family.metric.unit, family.metric.description) == ("it", kind, "By", "What it counts")
+    assert family.metric.integer
+    ((time_ns, _),) = family.columns
+    assert before <= time_ns <= time.time_ns()
+    assert found(provider) == {"it": [({"cpu": 0, "mode": "user"}, 7), ({"cpu": 1, "mode": "user"}, 8)]}
+    assert all(isinstance(options, CallbackOptions) for options in calls)
+    assert len(calls) == 2, "once per collection"
+
+
+def test_a_generator_as_callback(provider, meter):
+    sent = []
+
+    def generator() -> Generator[Iterable[Observation], CallbackOptions, None]:
+        sent.append((yield []))
+        sent.append((yield [Observation(0)]))
+        sent.append((yield [Observation(1)]))
+
+    meter.create_observable_gauge("it", [generator()])
+    assert [found(provider) for _ in range(3)] == [{"it": [({}, 0)]}, {"it": [({}, 1)]}, {}]
+    assert all(isinstance(options, CallbackOptions) for options in sent)
+    assert found(provider) == {}, "an exhausted generator stays silent"
+
+
+def test_several_callbacks_and_the_last_of_equal_attributes(provider, meter):
+    meter.create_observable_gauge(
+        "it", [always(Observation(1, {"a": 1}), Observation(2, {"b": 1})), always(Observation(3, {"b": 1}), Observation(4))]
+    )
+    assert found(provider) == {"it": [({"a": 1}, 1), ({"b": 1}, 3), ({}, 4)]}
+
+
+def test_no_callback_and_nothing_observed_is_no_family(provider, meter):
+    meter.create_observable_gauge("a")
+    meter.create_observable_gauge("b", [always()])
+    meter.create_counter("c")
+    meter.create_histogram("d")
+    assert found(provider) == {}
+
+
+def test_a_callback_that_raises_costs_only_itself_and_is_said_once_until_it_works(provider, meter, caplog):
+    health = [False]
+
+    def moody(options: CallbackOptions) -> Iterable[Observation]:
+        return [Observation(2)] if health[0] else broken(options)
+
+    meter.create_observable_gauge("a", [moody, always(Observation(1, {"b": 1}))])
+    meter.create_observable_gauge("other", [always(Observation(1))])
+    for well in (False, False, True, False):
+        health[0] = well
+        points = found(provider)
+        assert points["other"] == [({}, 1)]
+        assert ({"b": 1}, 1) in points["a"]
+    assert [record.getMessage() for record in caplog.records] == ["callback of a failed"] * 2
+
+
+@pytest.mark.parametrize(
+    "observation",
+    [None, 1, Observation("text"), Observation(None), Observation(1, {"a": {}}), Observation(1, "text")],  # type: ignore[arg-type]
+)
+def test_what_is_no_observation_costs_its_callback_only(provider, meter, caplog, observation):
+    meter.create_observable_gauge("a", [lambda _: [observation], always(Observation(1))])
+    meter.create_observable_gauge("b", [lambda _: None])  # type: ignore[list-item,return-value]
+    assert found(provider) == {"a": [({}, 1)]}
+    assert len(caplog.records) == 2
+
+
+def test_lists_are_attribute_values(provider, meter):
+    meter.create_observable_gauge("a", [always(Observation(1, {"list": ["x", "y"]}), Observation(2, {"list": ("x",)}))])
+    assert found(provider) == {"a": [({"list": ["x", "y"]}, 1), ({"list": ("x",)}, 2)]}
+
+
+def test_the_series_tuple_is_the_same_while_the_series_are_and_vanished_ones_are_forgotten(provider, meter):
+    present = [[1, 2, 3], [1, 2, 3], [1, 3], [], [1, 3], [3, 1]]
+    rounds = iter(present)
+    meter.create_observable_counter("it", [lambda _: [Observation(10 * number, {"id": number}) for number in next(rounds)]])
+    nothing = Column((), ())
+    columns = [family[0].columns[0][1] if (family := provider.collect()) else nothing for _ in present]
+    assert columns[0].series is columns[1].series
+    assert [series.attributes["id"] for series in columns[2].series] == [1, 3]
+    assert columns[2].series[0] is columns[0].series[0]
+    assert columns[3] is nothing
+    assert list(columns[4].values) == [10, 30]
+    assert list(columns[5].values) == [30, 10]
+    assert [series.attributes["id"] for series in columns[5].series] == [3, 1]
+
+
+def test_twenty_thousand_series_stay_twenty_thousand(provider, meter):
+    meter.create_observable_gauge("it", [lambda _: (Observation(number, {"id": number}) for number in range(20_000))])
+    assert len(found(provider)["it"]) == 20_000
+    counter = meter.create_counter("c")
+    for number in range(3_000):
+        counter.add(1, {"id": number})
+    assert len(found(provider)["c"]) == 3_000
+
+
+def test_integers_and_floats(provider, meter):
+    meter.create_observable_gauge("int", [always(Observation(1), Observation(2, {"a": 1}))])
+    meter.create_observable_gauge("float", [always(Observation(1), Observation(2.5, {"a": 1}))])
+    assert {family.metric.name: family.metric.integer for family in provider.collect()} == {"int": True, "float": False}
+
+
+def test_a_second_instrument_of_the_same_name_adds_its_callbacks(provider, meter, caplog):
+    meter.create_observable_gauge("it", [always(Observation(1, {"a": 1}))], "s")
+    provider.get_meter("other").create_observable_gauge("IT", [always(Observation(2, {"a": 2}))], "s")
+    counters = [meter.create_counter("c"), provider.get_meter("other").create_counter("c")]
+    for counter in counters:
+        counter.add(1)
+    assert found(provider) == {"it": [({"a": 1}, 1), ({"a": 2}, 2)], "c": [({}, 2)]}
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("other", ["create_observable_counter", "create_counter", "create_gauge", "create_histogram"])
+def test_a_second_instrument_that_disagrees_is_left_out_and_said(provider, meter, caplog, other):
+    meter.create_observable_gauge("it", [always(Observation(1))])
+    getattr(meter, other)("it")
+    meter.create_observable_gauge("it", [always(Observation(2))], "s")
+    assert found(provider) == {"it": [({}, 1)]}
+    assert len(caplog.records) == 2
+    assert caplog.records[0].getMessage() == "metric it exists as gauge in ''; the second one is not exported"
+
+
+def test_synchronous_counters(provider, meter, caplog):
+    caplog.set_level(logging.WARNING)
+    up, both = meter.create_counter("up", "s"), meter.create_up_down_counter("both")
+    for amount in (1, 2.5, -1):
+        up.add(amount, {"a": 1})
+        both.add(amount)
+    assert found(provider) == {"up": [({"a": 1}, 3.5)], "both": [({}, 2.5)]}
+    assert len(caplog.records) == 1
+
+
+def test_synchronous_gauge(provider, meter):
+    gauge = meter.create_gauge("g")
+    for value in (1, 5, 3):
+        gauge.set(value, {"a": ["x"]})
+    assert found(provider) == {"g": [({"a": ["x"]}, 3)]}
+
+
+@pytest.mark.parametrize(("advice", "boundaries"), [(None, 15), ((), 0), ((1, 2.5), 2)])
+def test_histograms_and_their_advice(provider, meter, advice, boundaries, caplog):
+    histogram = meter.create_histogram("h", "s", explicit_bucket_boundaries_advisory=advice)
+    for amount in (0, 1, 1.5, 2.5, 3, math.nan, math.inf, -1):
+        histogram.record(amount, {"a": 1})
+    (family,) = provider.collect()
+    assert len(family.metric.boundaries) == boundaries
+    value = family.columns[0][1].values[0]
+    assert isinstance(value, Distribution)
+    assert (value.total, value.sum, value.min, value.max) == (5, 8.0, 0, 3)
+    assert len(value.counts) == boundaries + 1
+    assert boundaries != 2 or value.counts == (2, 2, 1), "a bound belongs to the bucket below it"
+    assert len(caplog.records) == 3
+
+
+def test_nothing_is_lost_between_threads_that_count(provider, meter):
+    counter, histogram = meter.create_counter("c"), meter.create_histogram("h")
+
+    def count(name: int) -> None:
+        for number in range(1000):
+            counter.add(1, {"id": number % 7})
+            histogram.record(number)
+            if number % 100 == 0:
+                provider.collect()
+
+    threads = [threading.Thread(target=count, args=(name,)) for name in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    points = found(provider)
+    assert sum(value for _, value in points["c"]) == 4000
+    assert points["h"][0][1].total == 4000
+
+
+def test_columns_go_through_as_they_are(provider):
+    """The catalogue's metric, the source's tuple and the reading's time, without a copy."""
+    snapshot = everything.snapshot()
+    Replay(provider, everything.ROWS, lambda: snapshot)
+    families = {family.metric: family for family in provider.collect()}
+    for source in ("host", "agent"):
+        for metric, column in snapshot.readings[source].columns.items():
+            assert isinstance(families[metric], Family)
+            assert families[metric].columns[0][0] == everything.TIME
+            assert families[metric].columns[0][1] is column
+
+
+def test_before_the_first_cycle_and_without_a_source_there_is_nothing(provider):
+    current: list[Any] = [None]
+    Replay(provider, everything.ROWS, lambda: current[0])
+    assert provider.collect() == ()
+    current[0] = everything.snapshot(other=Reading())
+    assert provider.collect() == ()
+
+
+def test_observations_are_a_sequence_for_any_other_sdk():
+    metric = Metric("m", Kind.GAUGE, "", "", "nothing", ("id",))
+    values = [1, True, 2**63, -(2**63), -(2**63) - 1, 10**400, math.nan, math.inf, 0.5]
+    column = Column(tuple(metric.series({"id": f"{number}\udcff"}) for number in range(len(values))), values)
+    sequence = Observations(column, 1)
+    assert len(sequence) == len(values)
+    carried = list(sequence)
+    assert [each.value for each in carried] == [1, 1, float(2**63), -(2**63), float(-(2**63) - 1), 0.5]
+    assert [type(each.value) for each in carried] == [int, int, float, int, float, float]
+    assert [each.attributes for each in carried[:1]] == [{"id": "0?"}]
+    assert sequence[0].value == 1
+    assert [each.value for each in sequence[:2]] == [1, 1]
+    whole = Metric("f", Kind.GAUGE, "", "", "nothing", ("id",), integer=False)
+    assert [type(each.value) for each in Observations(Column((whole.series({"id": 1}),), [1]), 1)] == [float]
+
+
+def test_a_measurement_is_recorded_once_per_snapshot(provider):
+    snapshot = everything.snapshot()
+    replay = Replay(provider, everything.ROWS, lambda: snapshot)
+    measured = [each for reading in snapshot.readings.values() for each in reading.measurements]
+    replay.record(measured)
+    for _ in range(2):
+        totals = [
+            value.total
+            for family in provider.collect()
+            if family.metric.kind is Kind.HISTOGRAM
+            for value in itertools.chain.from_iterable(column.values for _, column in family.columns)
+        ]
+        assert sum(totals) == len(measured)
