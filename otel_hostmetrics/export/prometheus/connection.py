@@ -14,6 +14,15 @@ from otel_hostmetrics.telemetry import Telemetry
 
 _HEAD_LIMIT = 16_384  # bytes of a request's line and headers; also what is read at once
 _LINGER = 1.0  # seconds for the client to take the last response and close
+_KNOWN = 64  # requests remembered, each below _HEAD_LIMIT
+_REASONS = {
+    200: b"OK",
+    404: b"Not Found",
+    405: b"Method Not Allowed",
+    413: b"Content Too Large",
+    500: b"Internal Server Error",
+    503: b"Service Unavailable",
+}
 _METHODS = frozenset(("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"))
 
 
@@ -29,18 +38,31 @@ class Connection:
     """Call turn() whenever the socket is ready, to read or, if ``writing``, to write; close after ``deadline``.
 
     A turn answers one request at most, so that a client that pipelines does not keep the others waiting.
+
+    A scraper sends the very same bytes every time. *known* maps such bytes to what h11 made of them before, shared by all
+    connections: a request that is found there needs no parsing, nor its response h11.
     """
 
     def __init__(
-        self, client: socket.socket, answer: Callable[[Request], Response], telemetry: Telemetry, timeout: float, idle: float
+        self,
+        client: socket.socket,
+        answer: Callable[[Request], Response],
+        telemetry: Telemetry,
+        known: dict[bytes, Request],
+        timeout: float,
+        idle: float,
     ) -> None:
         self.socket = client
         self.deadline = time.monotonic() + timeout
         self._answer = answer
         self._telemetry = telemetry
+        self._known = known
         self._timeout = timeout
         self._idle_timeout = idle
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=_HEAD_LIMIT)
+        self._fresh = True  # h11 is at the beginning of a request and holds no bytes
+        self._piece = b""  # the last request, if it came alone and in one piece
+        self._request = Request("", "")
         self._out = memoryview(b"")
         self._hungry = True  # h11 needs more bytes to go on
         self._idle = False  # between two requests
@@ -65,7 +87,7 @@ class Connection:
                 self._send()
             elif self._hungry:
                 self._receive()
-            if not self._out and not self._leaving:
+            if not self._out and not self._leaving and not self._fresh:
                 self._read_request()
         except BlockingIOError:
             return
@@ -81,6 +103,13 @@ class Connection:
         if self._idle:
             self._idle = False
             self.deadline = time.monotonic() + self._timeout
+        if self._fresh and (request := self._known.get(data)) is not None:
+            self._began_ns = time.monotonic_ns()
+            response = self._answer(request)
+            self._write(request, response, _head(response) + (response.body if request.method != "HEAD" else b""))
+            return
+        self._piece = data if self._fresh else b""
+        self._fresh = False
         self._http.receive_data(data)
 
     def _read_request(self) -> None:
@@ -103,23 +132,21 @@ class Connection:
         response = self._answer(request)
         if not whole and response.status < 400:
             response = Response(413, "text/plain; charset=utf-8", b"no request body is taken here\n", response.route)
-        self._out = memoryview(self._bytes(response, with_body=request.method != "HEAD", last=not whole))
+        if not whole or self._http.trailing_data[0]:
+            self._piece = b""
+        self._request = request
+        self._write(request, response, self._bytes(response, with_body=request.method != "HEAD", last=not whole))
+
+    def _write(self, request: Request, response: Response, out: bytes) -> None:
+        self._out = memoryview(out)
         method = request.method if request.method in _METHODS else "_OTHER"
         self._served = {METHOD: method, ROUTE: response.route, STATUS_CODE: response.status}
         self.deadline = time.monotonic() + self._timeout
         self._send()
 
     def _bytes(self, response: Response, with_body: bool, last: bool) -> bytes:
-        headers = [
-            ("Date", time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())),
-            ("Content-Type", response.content_type),
-            ("Content-Length", str(len(response.body))),
-            ("X-Content-Type-Options", "nosniff"),
-            ("Content-Security-Policy", "default-src 'none'"),
-            *response.headers,
-            *([("Connection", "close")] if last else []),
-        ]
-        parts = [self._http.send(h11.Response(status_code=response.status, headers=headers))]
+        headers = [*_headers(response), *([("Connection", "close")] if last else [])]
+        parts = [self._http.send(h11.Response(status_code=response.status, headers=headers, reason=_REASONS.get(response.status, b"")))]
         if with_body:
             parts.append(self._http.send(h11.Data(data=response.body)))
         parts.append(self._http.send(h11.EndOfMessage()))
@@ -130,18 +157,43 @@ class Connection:
         if not self._out:
             self._finish()
 
+    def _remember(self) -> None:
+        """The connection goes on, so these bytes are a complete request that asks for no more than it says."""
+        if self._piece and self._served[STATUS_CODE] == 200 and len(self._known) < _KNOWN:
+            self._known[self._piece] = self._request
+
     def _finish(self) -> None:
         """The response is out: measure it, then wait for the next request or for the end."""
         self._telemetry.record(HTTP_DURATION, (time.monotonic_ns() - self._began_ns) / 1e9, self._served)
-        if self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
+        if self._fresh:  # h11 had no part in it
+            self._idle = True
+            self.deadline = time.monotonic() + self._idle_timeout
+        elif self._http.our_state is h11.DONE and self._http.their_state is h11.DONE:
+            self._remember()
             self._http.start_next_cycle()
-            self._hungry = not self._http.trailing_data[0]
-            self._idle = self._hungry
+            self._hungry = self._fresh = self._idle = not self._http.trailing_data[0]
             self.deadline = time.monotonic() + (self._idle_timeout if self._idle else self._timeout)
         else:
             self.socket.shutdown(socket.SHUT_WR)
             self._leaving = self._hungry = True
             self.deadline = time.monotonic() + min(_LINGER, self._timeout)
+
+
+def _headers(response: Response) -> list[tuple[str, str]]:
+    return [
+        ("Date", time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())),
+        ("Content-Type", response.content_type),
+        ("Content-Length", str(len(response.body))),
+        ("X-Content-Type-Options", "nosniff"),
+        ("Content-Security-Policy", "default-src 'none'"),
+        *response.headers,
+    ]
+
+
+def _head(response: Response) -> bytes:
+    """What h11 would write for a response that is not the connection's last."""
+    fields = "".join(f"{name}: {value}\r\n" for name, value in _headers(response))
+    return b"HTTP/1.1 %d %b\r\n%b\r\n" % (response.status, _REASONS.get(response.status, b""), fields.encode("latin-1"))
 
 
 def _request(event: h11.Request) -> Request:

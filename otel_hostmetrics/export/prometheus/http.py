@@ -13,7 +13,7 @@ import time
 from otel_hostmetrics.catalogue.agent import ERROR_TYPE, HTTP_CONNECTIONS, HTTP_REJECTED
 from otel_hostmetrics.export.prometheus.address import bind
 from otel_hostmetrics.export.prometheus.connection import Closed, Connection
-from otel_hostmetrics.export.prometheus.routes import Routes
+from otel_hostmetrics.export.prometheus.routes import Request, Routes
 from otel_hostmetrics.settings import Prometheus
 from otel_hostmetrics.telemetry import Telemetry
 
@@ -33,6 +33,7 @@ class Server:
         self._routes = routes
         self._telemetry = telemetry
         self._connections: dict[int, Connection] = {}  # by descriptor
+        self._known: dict[bytes, Request] = {}  # requests as they come from the wire, parsed before
         self._listener: socket.socket | None = None
         self._wakeup = -1
         self._stopping = False
@@ -107,7 +108,7 @@ class Server:
                 continue
             client.setblocking(False)
             times = self._settings.header_timeout, self._settings.idle_timeout
-            connection = Connection(client, self._routes.answer, self._telemetry, *times)
+            connection = Connection(client, self._routes.answer, self._telemetry, self._known, *times)
             self._connections[client.fileno()] = connection
             selector.register(client, selectors.EVENT_READ)
             self._telemetry.set(HTTP_CONNECTIONS, len(self._connections))

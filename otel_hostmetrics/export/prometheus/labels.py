@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from functools import lru_cache
 
+import msgspec
+
 from otel_hostmetrics.catalogue.model import Attributes, AttributeValue
 from otel_hostmetrics.export.prometheus.naming import label_name
 
@@ -37,6 +39,8 @@ def braced(attributes: Attributes, resource: Attributes | None = None, le: bool 
 def _text(value: AttributeValue) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
+    if isinstance(value, (tuple, list)):  # image tags; the specification wants JSON
+        return msgspec.json.encode(value).decode()
     return value if isinstance(value, str) else repr(value)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 from otel_hostmetrics.export.prometheus.text import Format
 
@@ -11,6 +12,7 @@ _QUALITY = re.compile(r"0(\.\d{0,3})?|1(\.0{0,3})?", re.ASCII)
 _VERSIONS = {"application/openmetrics-text": ("1.0.0", ""), "text/plain": ("0.0.4", "")}
 
 
+@lru_cache(64)  # a handful of scrapers ask with the same headers every time
 def page_format(accept: str) -> Format:
     """OpenMetrics if the client names it, in a version we write, and does not rank text/plain above it; else text 0.0.4."""
     best = {"application/openmetrics-text": 0.0, "text/plain": 0.0}
@@ -21,6 +23,7 @@ def page_format(accept: str) -> Format:
     return Format.OPENMETRICS if openmetrics > 0 and openmetrics >= text else Format.TEXT
 
 
+@lru_cache(64)
 def gzip_accepted(accept_encoding: str) -> bool:
     """Whether a gzip body may be sent: named with q above 0, or covered by ``*``."""
     qualities = {coding: quality for coding, _, quality in _elements(accept_encoding)}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import logging
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from itertools import accumulate
 from typing import TypeAlias
 
@@ -90,9 +91,13 @@ _Template: TypeAlias = _Numbers | _Histograms
 
 
 class Page:
-    """Renders batches for one resource. Keeps what it compiled for the series of the last batch; for one thread."""
+    """Renders batches for one resource. Keeps what it compiled for the series of the last batch; for one thread.
 
-    def __init__(self, resource: Attributes) -> None:
+    *workload_labels* are shell patterns: which attributes of a workload become labels of its points.
+    """
+
+    def __init__(self, resource: Attributes, workload_labels: Sequence[str] = ("*",)) -> None:
+        self._workload_labels = workload_labels
         target = _Block("target_info", "target", "info", "", "Attributes of the resource the metrics belong to.")
         sample = b"target_info" + braced(resource) + b" 1\n"
         self._begin = {form: target.head[form] + sample if resource else b"" for form in Format}
@@ -151,11 +156,14 @@ class Page:
         histogram = metric.kind is Kind.HISTOGRAM
         for one in series:
             if one not in known:
-                known[one] = braced(one.attributes, one.resource, le=histogram)
+                known[one] = braced(one.attributes, one.resource and self._chosen(one.resource), le=histogram)
         labels = [known[one] for one in series]
         if histogram:
             return _Histograms(block.name, metric.boundaries, series, labels)
         return _Numbers(block.name, metric.integer, series, labels)
+
+    def _chosen(self, workload: Attributes) -> Attributes:
+        return {key: value for key, value in workload.items() if any(fnmatchcase(key, pattern) for pattern in self._workload_labels)}
 
     def _lines(self, metric: Metric, template: _Template, values: Sequence[Number] | Sequence[Distribution]) -> bytes:
         """One column that does not fit its series must not cost the page."""

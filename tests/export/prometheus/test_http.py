@@ -391,3 +391,51 @@ def test_ipv6(start):
 
 def read_all(sock: socket.socket) -> bytes:
     return b"".join(iter(lambda: sock.recv(65536), b""))
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+def test_a_request_seen_before_gets_the_same_answer_as_the_first_time(start, method):
+    """On the same connection and on a new one: status, every header but the date, body."""
+    running = start()
+    request = method + b" /metrics HTTP/1.1\r\nHost: x\r\nAccept-Encoding: gzip\r\n\r\n"
+    first, second = running.connect(), running.connect()
+    answers = []
+    with first, second:
+        for client in (first, first, second, first):
+            client.sendall(request)
+            head, _, body = _whole(client, method)
+            answers.append(([line for line in head.split(b"\r\n") if not line.startswith(b"Date:")], body))
+    assert answers[0][0][0] == b"HTTP/1.1 200 OK"
+    assert all(answer == answers[0] for answer in answers)
+
+
+def test_a_known_request_with_more_behind_it_is_two_requests(start):
+    running = start()
+    with running.connect() as client:
+        for sent, wanted in ((GET, 1), (GET + HEALTH, 2), (GET, 1)):
+            client.sendall(sent)
+            for _ in range(wanted):
+                assert _whole(client, b"GET")[0].startswith(b"HTTP/1.1 200")
+
+
+def test_a_known_request_in_two_pieces_is_still_one(start):
+    running = start()
+    with running.connect() as client:
+        client.sendall(GET)
+        _whole(client, b"GET")
+        client.sendall(GET[:20])
+        time.sleep(0.05)
+        client.sendall(GET[20:])
+        assert _whole(client, b"GET")[0].startswith(b"HTTP/1.1 200")
+
+
+def _whole(client: socket.socket, method: bytes) -> tuple[bytes, bytes, bytes]:
+    """One response: head, blank line, body."""
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += client.recv(1)
+    head, blank, body = data.partition(b"\r\n\r\n")
+    length = int(next(line for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")).split(b":")[1])
+    while method != b"HEAD" and len(body) < length:
+        body += client.recv(length - len(body))
+    return head, blank, body
