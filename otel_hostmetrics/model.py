@@ -50,6 +50,7 @@ class Reading:
     columns: dict[Metric, Column] = field(default_factory=dict)
     measurements: Sequence[Measurement] = ()  # what histograms are to record, each once
     problems: list[Unavailable] = field(default_factory=list)  # what could not be read, and why
+    off: Unavailable | None = None  # this host has nothing for the source, which has something to say all the same: "0 GPUs"
     facts: Mapping[str, object] = field(default_factory=dict)  # slow-changing, JSON-able: firmware, topology, relations
     time_ns: int = 0  # Unix time of the values; the collector fills it in
     dropped: int = 0  # series cut off by the source's limit

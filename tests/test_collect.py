@@ -203,7 +203,7 @@ def test_a_source_that_hangs_is_late_and_the_others_are_on_time(collector):
     late = cycle.collect()
     assert values(late, "hangs") == [1]
     assert abs(late.readings["hangs"].time_ns - done_ns) < 15_000_000, "the time of the reading, not of the cycle"
-    assert late.statuses["hangs"].took_ns > 200_000_000
+    assert late.statuses["hangs"].took_ns > 150_000_000
     assert values(cycle.collect(), "hangs") == [2], "taken once, then read anew"
 
 

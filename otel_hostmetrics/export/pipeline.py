@@ -89,7 +89,7 @@ class Native:
         from otel_hostmetrics.export.prometheus.routes import Routes
         from otel_hostmetrics.export.prometheus.text import Page
 
-        routes = Routes(Page(self._resource), self._fresh.batch, self._store.latest)
+        routes = Routes(Page(self._resource, self._settings.workloads.labels), self._fresh.batch, self._store.latest)
         server = Server(self._settings.prometheus, parse_listen(self._settings.prometheus.listen), routes, self._telemetry)
         server.start()
         self._close.append(server.close)
@@ -149,7 +149,8 @@ class Native:
             return b"".join(to_json(request.payload) + b"\n" for request in encoder.encode(batch))
         from otel_hostmetrics.export.prometheus.text import Format, Page
 
-        return Page(self._resource).render(batch, Format.OPENMETRICS if form == "openmetrics" else Format.TEXT)
+        page = Page(self._resource, self._settings.workloads.labels)
+        return page.render(batch, Format.OPENMETRICS if form == "openmetrics" else Format.TEXT)
 
     def _deliver(self, batch: Batch) -> str | None:
         from otel_hostmetrics.export.otlp.encode import Encoder

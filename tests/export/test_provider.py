@@ -265,7 +265,7 @@ def test_observations_are_a_sequence_for_any_other_sdk():
     metric = Metric("m", Kind.GAUGE, "", "", "nothing", ("id",))
     values = [1, True, 2**63, -(2**63), -(2**63) - 1, 10**400, math.nan, math.inf, 0.5]
     column = Column(tuple(metric.series({"id": f"{number}\udcff"}) for number in range(len(values))), values)
-    sequence = Observations(column, 1)
+    sequence = Observations(column)
     assert len(sequence) == len(values)
     carried = list(sequence)
     assert [each.value for each in carried] == [1, 1, float(2**63), -(2**63), float(-(2**63) - 1), 0.5]
@@ -274,7 +274,7 @@ def test_observations_are_a_sequence_for_any_other_sdk():
     assert sequence[0].value == 1
     assert [each.value for each in sequence[:2]] == [1, 1]
     whole = Metric("f", Kind.GAUGE, "", "", "nothing", ("id",), integer=False)
-    assert [type(each.value) for each in Observations(Column((whole.series({"id": 1}),), [1]), 1)] == [float]
+    assert [type(each.value) for each in Observations(Column((whole.series({"id": 1}),), [1]))] == [float]
 
 
 def test_a_measurement_is_recorded_once_per_snapshot(provider):

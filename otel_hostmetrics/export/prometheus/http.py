@@ -65,6 +65,8 @@ class Server:
         self._thread.join(_JOIN)
         if self._thread.is_alive():
             _log.warning("the scrape endpoint still answers after %g s, its thread is left behind", _JOIN)
+        else:
+            os.close(self._wakeup)
 
     def _serve(self) -> None:
         listener = self._listener
@@ -83,7 +85,6 @@ class Server:
                 self._expire(selector, listener, now)
             for connection in tuple(self._connections.values()):
                 self._drop(selector, connection)
-        os.close(self._wakeup)
 
     def _patience(self) -> float | None:
         """Seconds until something has to be done unasked; None: nothing."""

@@ -1,0 +1,150 @@
+"""The points of workloads as one struct: the same request as without, whatever the values and however series change."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from otel_hostmetrics.catalogue.model import Kind, Metric, Series
+from otel_hostmetrics.export.otlp.encode import Request
+from otel_hostmetrics.model import Batch, Column, Family, Snapshot
+from tests.export.otlp.build import RESOURCE, START, TIME, batch, decode, encoder, finite, metric, series
+
+PODS: list[Any] = [{"k8s.pod.name": f"pod-{number}"} for number in range(4)]
+ROWS = (metric("c"), metric("g", Kind.GAUGE, integer=False), metric("u", Kind.UPDOWNCOUNTER), metric("s", integer=False))
+
+Found = dict[str | None, list[tuple[str, str, int, int, object]]]
+
+
+def content(requests: list[Request]) -> Found:
+    """By workload: (metric, id, start, time, value); asserts that no request has a workload or one of its metrics twice."""
+    found: Found = {}
+    for request in requests:
+        names = set()
+        for each in decode([request]).resource_metrics:
+            attributes = {pair.key: pair.value.string_value for pair in each.resource.attributes}
+            name = attributes.pop("k8s.pod.name", None)
+            assert attributes == RESOURCE
+            assert name not in names
+            names.add(name)
+            (scope,) = each.scope_metrics
+            assert scope.scope.name == "scope"
+            rows = [row.name for row in scope.metrics]
+            assert len(set(rows)) == len(rows)
+            for row in scope.metrics:
+                assert row.unit == "By"
+                for point in getattr(row, row.WhichOneof("data")).data_points:
+                    (pair,) = point.attributes
+                    value = getattr(point, point.WhichOneof("value"))
+                    told = (row.name, pair.value.string_value, point.start_time_unix_nano, point.time_unix_nano, value)
+                    found.setdefault(name, []).append(told)
+        assert request.points == sum(len(points) for points in content_of(request))
+    return {name: sorted(points, key=str) for name, points in found.items()}
+
+
+def content_of(request: Request) -> list[Any]:
+    return [
+        getattr(row, row.WhichOneof("data")).data_points
+        for each in decode([request]).resource_metrics
+        for scope in each.scope_metrics
+        for row in scope.metrics
+    ]
+
+
+def wanted(families: list[tuple[Metric, list[tuple[int, tuple[Series, ...], list[Any]]]]]) -> Found:
+    found: Found = {}
+    for row, columns in families:
+        for time_ns, bound, values in columns:
+            for one, value in zip(bound, values, strict=True):
+                if finite(value):
+                    fits = row.integer and isinstance(value, int) and -(2**63) <= value < 2**63
+                    start = 0 if row.kind is Kind.GAUGE else one.start_ns or START
+                    name = (one.resource or {}).get("k8s.pod.name")
+                    told = (row.name, str(one.attributes["id"]), start, time_ns, value if fits else float(value))
+                    found.setdefault(name, []).append(told)  # type: ignore[arg-type]
+    return {name: sorted(points, key=str) for name, points in found.items()}
+
+
+_values = st.integers(-(2**63), 2**63 - 1) | st.floats() | st.integers(2**63, 2**70)
+_column = st.lists(st.tuples(st.integers(-1, 3), _values), max_size=6)
+_cycle = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 2), _column), max_size=5, unique_by=lambda each: each[0])
+
+
+@settings(deadline=None)
+@given(cycles=st.lists(_cycle, min_size=1, max_size=3), plain=st.booleans(), repeat=st.booleans())
+def test_any_cycles_come_out_as_they_went_in(cycles: list[Any], plain: bool, repeat: bool) -> None:
+    """With values that fit (*plain*) the block is used, with others mostly not."""
+    made = encoder()
+    for number, cycle in enumerate(cycles):
+        families: list[tuple[Metric, list[tuple[int, tuple[Series, ...], list[Any]]]]] = []
+        for row_index, split, column in cycle:
+            row = ROWS[row_index]
+            bound = tuple(
+                row.series({"id": f"{number}-{index}"}, 5, None if pod < 0 else PODS[pod]) for index, (pod, _) in enumerate(column)
+            )
+            values = [(index if row.integer else index / 2) if plain else value for index, (_, value) in enumerate(column)]
+            parts = [(TIME, bound[:split], values[:split]), (TIME + 1, bound[split:], values[split:])]  # two sources
+            families.append((row, [part for part in parts if part[1]]))
+        families = [each for each in families if each[1]]
+        made_of = tuple(
+            Family(row, tuple((time_ns, Column(bound, values)) for time_ns, bound, values in columns)) for row, columns in families
+        )
+        for _ in range(2 if repeat else 1):
+            assert content(made.encode(Batch(Snapshot(1, TIME, 0, {}, {}), made_of))) == wanted(families)
+
+
+def test_a_value_that_does_not_fit_costs_nothing_but_itself() -> None:
+    row = ROWS[1]
+    bound = tuple(row.series({"id": index}, 0, PODS[index % 2]) for index in range(4))
+    made = encoder()
+    first = content(made.encode(batch((row, bound, [0.0, 1.0, 2.0, 3.0]))))
+    odd = content(made.encode(batch((row, bound, [0.0, math.nan, 2.0, 3.0]))))
+    assert odd == {name: [point for point in points if point[-1] != 1.0] for name, points in first.items()}
+    assert content(made.encode(batch((row, bound, [0.0, 1.0, 2.0, 3.0])))) == first
+
+
+def test_a_workload_with_a_histogram_has_one_resource_all_the_same() -> None:
+    """As with points whose start moves: they cannot be in the block, so none of them is."""
+    from otel_hostmetrics.model import Distribution
+
+    histogram, row = metric("h", Kind.HISTOGRAM, boundaries=(1.0,)), ROWS[0]
+    values = [Distribution((1, 0), 0.5, 0.5, 0.5)]
+    columns = (histogram, series(histogram, "x", resource=PODS[0]), values), (row, series(row, "y", resource=PODS[0]), [1])
+    assert len(decode(encoder().encode(batch(*columns))).resource_metrics) == 1
+    gauge = ROWS[1]
+    delta = encoder(temporality="delta").encode(
+        batch((row, series(row, "y", resource=PODS[0]), [1]), (gauge, series(gauge, "z", resource=PODS[0]), [0.5]))
+    )
+    assert len(decode(delta).resource_metrics) == 1
+
+
+def test_workloads_fill_requests_up_to_their_size() -> None:
+    row = ROWS[0]
+    bound = tuple(row.series({"id": f"{index:0100}"}, 0, {"k8s.pod.name": f"pod-{index % 300}"}) for index in range(3000))
+    grouped = {each.resource["k8s.pod.name"]: each.resource for each in bound if each.resource}
+    for each in bound:
+        each.resource = grouped[each.resource["k8s.pod.name"]]  # type: ignore[index] # one object a workload
+    requests = encoder(max_request_bytes=65_536).encode(batch((row, bound, list(range(3000)))))
+    assert all(len(request.payload) < 65_536 for request in requests)
+    assert sum(request.points for request in requests) == 3000
+    assert len(requests) < 10
+
+
+def test_one_workload_beyond_a_request_is_split() -> None:
+    row = ROWS[0]
+    bound = series(row, *(f"{index:0100}" for index in range(1000)), resource=PODS[0])
+    requests = encoder(max_request_bytes=65_536).encode(batch((row, bound, list(range(1000)))))
+    assert all(len(request.payload) < 65_536 for request in requests)
+    assert sum(request.points for request in requests) == 1000
+
+
+@pytest.mark.parametrize("values", [[1], [1, 2, 3]])
+def test_a_column_of_another_size_is_refused(values: list[int]) -> None:
+    row, other = ROWS[0], ROWS[2]
+    bound = (row, series(row, "a", "b", resource=PODS[0]), values)
+    with pytest.raises(ValueError, match="size"):
+        encoder().encode(batch(bound, (other, series(other, "c", resource=PODS[1]), [1])))
