@@ -14,7 +14,7 @@ from otel_hostmetrics.config.values import convert
 
 PREFIX, ALIAS_PREFIX = "OTEL_HOSTMETRICS_", "RDMA_MON_"
 
-_NOT_USED_YET = ("network.", "llm.", "dify.")
+_NOT_USED_YET = ("llm.", "dify.")
 _SEED_PORT = "9090"  # the RDMA monitor's default
 _SEED_SWITCH = Key("prometheus.enabled", bool, True, "")
 

@@ -34,6 +34,7 @@ FLAGS = (
     Flag(("--no-source",), "general.no_sources", "NAME,...", _WHAT),
     Flag(("--include",), "general.include", "PATTERN,...", _WHAT),
     Flag(("--exclude",), "general.exclude", "PATTERN,...", _WHAT),
+    Flag(("--energy-source",), "rapl.energy_source", "auto|powercap|perf|hwmon|msr|off", _WHAT),
     Flag(("--root",), "path.root", "DIR", _WHERE),
     Flag(("--path.procfs",), "path.procfs", "DIR", _WHERE),
     Flag(("--path.sysfs",), "path.sysfs", "DIR", _WHERE),

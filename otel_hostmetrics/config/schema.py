@@ -92,6 +92,8 @@ RENAMED = {
     "general.snapshot_dir": "snapshots.directory",
     "prometheus.port": "prometheus.listen",
     "prometheus.enabled": "prometheus.listen",
+    "network.mode": "rdma.mode",
+    "network.devices": "rdma.devices",
 }
 
 

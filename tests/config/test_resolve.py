@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from otel_hostmetrics.config.resolve import Resolved, has_exit, resolve, with_exit
-from otel_hostmetrics.config.schema import KEYS, ConfigError, Given, Layer
+from otel_hostmetrics.config.schema import KEYS, ConfigError, Given, Key, Layer
 from otel_hostmetrics.config.show import value_of
 from otel_hostmetrics.settings import Seconds, Settings, decode, encode
 
@@ -63,14 +63,24 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "resource.attributes": ("team=a", {"team": "a"}),
     "bpf.engine": ("ids", "ids"),
     "bpf.stats": ("on", "on"),
+    "rdma.mode": ("roce", "roce"),
+    "rdma.fabric": ("perfquery,mlxconfig", ("perfquery", "mlxconfig")),
+    "rapl.energy_source": ("hwmon", "hwmon"),
+    "rapl.plausible_power": ("1500.5", 1500.5),
 }
 BY_TYPE: dict[object, tuple[str, object]] = {str: ("x", "x"), bool: ("yes", True), int: ("70000", 70_000), Seconds: ("1.5m", Seconds(90))}
+
+
+def _sample(key: Key) -> tuple[str, object]:
+    if key.is_list:
+        return "a,b", ("a", "b")
+    return (key.choices[-1], key.choices[-1]) if key.choices else BY_TYPE[key.plain]
 
 
 @pytest.mark.parametrize("name", [name for name in KEYS if name not in ("otlp.cert_file", "otlp.key_file")])
 def test_every_key_has_its_variable(name):
     key = KEYS[name]
-    text, value = SAMPLES.get(name) or (("a,b", ("a", "b")) if key.is_list else BY_TYPE[key.plain])
+    text, value = SAMPLES.get(name) or _sample(key)
     variable = f"OTEL_HOSTMETRICS_{name.replace('.', '__').upper()}"
     found = resolved({variable: text})
     assert value_of(found.settings, name) == value
@@ -196,11 +206,14 @@ def test_the_old_monitors_variables_are_read_with_one_notice():
             "RDMA_MON_GENERAL__SNAPSHOT_DIR": "./snapshots",
             "RDMA_MON_PROMETHEUS__PORT": "9100",
             "RDMA_MON_PROMETHEUS__ENABLED": "true",
+            "RDMA_MON_NETWORK__MODE": "roce",
+            "RDMA_MON_NETWORK__DEVICES": "mlx5_0,mlx5_1",
         }
     )
     settings = found.settings
     assert (settings.general.interval, settings.snapshots.interval, settings.snapshots.directory) == (15, 60, "./snapshots")
     assert settings.prometheus.listen == "9100"
+    assert (settings.rdma.mode, settings.rdma.devices) == ("roce", ("mlx5_0", "mlx5_1"))
     assert len(found.notices) == 1
     assert "RDMA_MON_GENERAL__POLL_INTERVAL as OTEL_HOSTMETRICS_GENERAL__INTERVAL" in found.notices[0]
 
@@ -224,9 +237,9 @@ def test_an_old_switch_that_is_neither_on_nor_off_is_refused():
 
 
 def test_old_keys_without_a_counterpart_are_named_once_and_their_values_are_not():
-    found = resolved({"RDMA_MON_LLM__API_KEY": "sk-1", "RDMA_MON_DIFY__ENABLED": "true", "RDMA_MON_NETWORK__MODE": "ib"})
+    found = resolved({"RDMA_MON_LLM__API_KEY": "sk-1", "RDMA_MON_DIFY__ENABLED": "true"})
     assert found.settings == Settings()
-    assert found.notices == ("not used yet: RDMA_MON_DIFY__ENABLED, RDMA_MON_LLM__API_KEY, RDMA_MON_NETWORK__MODE",)
+    assert found.notices == ("not used yet: RDMA_MON_DIFY__ENABLED, RDMA_MON_LLM__API_KEY",)
 
 
 def test_without_any_exit_prometheus_is_served_on_localhost():

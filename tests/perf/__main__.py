@@ -9,10 +9,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.perf import agent, bpf, export
+from tests.perf import agent, bpf, export, gpu, rapl, rdma, workloads
 from tests.perf.measure import FULL, QUICK, Mode, Report, machine, table
 
-PARTS: dict[str, Callable[[Mode], Report]] = {"bpf": bpf.run, "export": export.run, "agent": agent.run}
+PARTS: dict[str, Callable[[Mode], Report]] = {
+    "bpf": bpf.run,
+    "export": export.run,
+    "agent": agent.run,
+    "gpu": gpu.run,
+    "rapl": rapl.run,
+    "rdma": rdma.run,
+    "workloads": workloads.run,
+}
 
 
 def main() -> int:

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from tests.perf import agent, bpf, export
+from tests.perf import agent, bpf, export, rapl, rdma, workloads
 from tests.perf.measure import QUICK, Report
 
 pytestmark = pytest.mark.perf
@@ -38,3 +38,16 @@ def test_exporting_costs_what_it_should() -> None:
 @pytest.mark.usefixtures("_root")
 def test_the_agent_is_as_small_as_it_should_be() -> None:
     _check(agent.run(QUICK))
+
+
+def test_energy_zones_cost_what_they_should() -> None:
+    _check(rapl.run(QUICK))
+
+
+def test_rdma_counters_cost_what_they_should() -> None:
+    _check(rdma.run(QUICK))
+
+
+@pytest.mark.usefixtures("_root")
+def test_knowing_whose_points_are_costs_what_it_should() -> None:
+    _check(workloads.run(QUICK))

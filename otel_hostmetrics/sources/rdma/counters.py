@@ -1,0 +1,220 @@
+"""All counters of all ports, read in one go: the seed's series and the typed ones from the same values.
+
+What a value becomes is compiled once for a set of readable counters (_Plan); a cycle then is a read of every group and a
+handful of calls that run in C over all values. Series live in cells, which outlast plans.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
+from operator import eq, itemgetter, lt, mul
+
+from otel_hostmetrics.catalogue import rdma as rows
+from otel_hostmetrics.catalogue import rdma_counters
+from otel_hostmetrics.catalogue.model import Kind, Metric, Number, Series
+from otel_hostmetrics.errors import Unavailable
+from otel_hostmetrics.model import Column
+from otel_hostmetrics.sources.rdma.groups import Group, Where
+
+_Pick = Callable[[Sequence[int]], Sequence[int]]
+
+
+class _Cell:
+    """One counter: its series, and what has to be added to the driver's value since it wrapped."""
+
+    __slots__ = ("carry", "counts", "last", "modulus", "name", "scale", "seed", "stops_at", "typed", "where")
+
+    def __init__(self, where: Where, name: str, start_ns: int, taken: set[object]) -> None:
+        """*taken* has the identities of the series so far: of two counters that would be the same one the second is left out."""
+        owner, directory = where
+        known = rdma_counters.lookup(name)
+        self.where, self.name, self.scale = where, name, known.scale
+        self.modulus = rdma_counters.wraps_at(directory, name)
+        self.stops_at = rdma_counters.saturates_at(directory, name)
+        self.carry = 0
+        self.last = 0  # the driver's value when the plan of which this was a part ended
+        self.counts = known.metric.kind is Kind.COUNTER
+        self.seed: Series | None = None
+        if self.counts:
+            labels = {"device": owner.device, "port": str(owner.number), "stat": name}
+            self.seed = _unless_taken(rows.PORT_STAT.series(labels, start_ns), taken)
+        self.typed = _unless_taken(owner.series(known.metric, known.attributes, start_ns), taken)
+        if self.typed is None:
+            self.typed = _unless_taken(owner.series(rows.OTHER, {rows.STAT: name}, start_ns), taken)
+            self.scale = 1
+
+    def fell(self, before: int, now: int, since_ns: int, alone: bool) -> None:
+        """The driver's value went down: a 32-bit counter has wrapped, or the device began anew at some time after *since_ns*.
+
+        Where it is not *alone* in that, the device began anew. rdma_port_stat is what the driver gives, so for it a wrap is
+        a new beginning too.
+        """
+        if self.seed:
+            self.seed = Series(self.seed.metric, self.seed.attributes, since_ns)
+        if alone and self.modulus and before < self.modulus and (now - before) % self.modulus < self.modulus // 2:
+            self.carry += self.modulus
+        elif self.typed:
+            self.carry = 0
+            self.typed = Series(self.typed.metric, self.typed.attributes, since_ns)
+
+
+def _unless_taken(series: Series, taken: set[object]) -> Series | None:
+    identity = series.metric, frozenset(series.attributes.items())
+    if identity in taken:
+        return None
+    taken.add(identity)
+    return series
+
+
+class _Plan:
+    """How the values of *cells*, in their order, become columns."""
+
+    def __init__(self, cells: Sequence[_Cell]) -> None:
+        self.cells = cells
+        self.previous: Sequence[int] = ()
+        self.counting = [place for place, cell in enumerate(cells) if cell.counts]
+        self.pick_counting = _picker(self.counting)
+        self.counted: Sequence[int] = ()  # the values of *counting*
+        self._seed_series = tuple(cell.seed for cell in cells if cell.seed)
+        self._pick_seed = _picker([place for place, cell in enumerate(cells) if cell.seed])
+        self._typed = list(self._bind_typed())
+        self._carries = [(place, cell.carry) for place, cell in enumerate(cells) if cell.carry]
+        limited = [place for place, cell in enumerate(cells) if cell.stops_at]
+        self._limited = [cells[place] for place in limited]
+        self._pick_limited, self._limits = _picker(limited), [cell.stops_at for cell in self._limited]
+        self._stopped: tuple[Sequence[bool], Column] = ((), Column((), ()))
+
+    def _bind_typed(self) -> Iterator[tuple[Metric, tuple[Series, ...], _Pick, list[float] | None]]:
+        places: dict[Metric, list[int]] = {}
+        for place, cell in enumerate(self.cells):
+            if cell.typed:
+                places.setdefault(cell.typed.metric, []).append(place)
+        for metric, those in places.items():
+            scales = [self.cells[place].scale for place in those]
+            series = tuple(typed for place in those if (typed := self.cells[place].typed))
+            yield metric, series, _picker(those), scales if any(scale != 1 for scale in scales) else None
+
+    def columns(self, values: list[int]) -> Iterator[tuple[Metric, Column]]:
+        """*values* belong to the cells."""
+        yield rows.PORT_STAT, Column(self._seed_series, self._pick_seed(values))
+        if self._limits:
+            yield rows.SATURATED, self._saturated(values)
+        if self._carries:
+            values = values.copy()
+            for place, carry in self._carries:
+                values[place] += carry
+        for metric, series, pick, scales in self._typed:
+            picked: Sequence[Number] = pick(values)
+            yield metric, Column(series, list(map(mul, picked, scales)) if scales else picked)
+
+    def _saturated(self, values: Sequence[int]) -> Column:
+        """Only those that stand at their limit: usually none."""
+        flags = list(map(eq, self._pick_limited(values), self._limits))
+        if flags != self._stopped[0]:
+            stopped = [cell for cell, flag in zip(self._limited, flags, strict=True) if flag]
+            series = tuple(cell.where.owner.series(rows.SATURATED, {rows.STAT: cell.name}) for cell in stopped)
+            self._stopped = flags, Column(series, (1,) * len(series))
+        return self._stopped[1]
+
+
+class Counters:
+    """Reads *groups*; their order is that of the values."""
+
+    def __init__(self) -> None:
+        self._groups: Sequence[Group] = ()
+        self._cells: dict[tuple[Where, str], _Cell] = {}
+        self._taken: set[object] = set()
+        self._shape: object = None
+        self._broken: list[Group] = []  # groups of which some value is missing
+        self._plan = _Plan(())
+        self._read_ns = 0
+
+    def bind(self, groups: Sequence[Group]) -> None:
+        """Take over *groups*. Cells of what was there before, and of the same device still, go on; others are forgotten."""
+        self._groups = groups
+        present = {(group.where, name) for group in groups for name in group.names}
+        self._cells = {key: cell for key, cell in self._cells.items() if key in present}
+        self._taken = {
+            (series.metric, frozenset(series.attributes.items()))
+            for cell in self._cells.values()
+            for series in (cell.seed, cell.typed)
+            if series
+        }
+        self._shape = None
+
+    def forget(self, devices: Iterable[str]) -> None:
+        """These devices were removed: what they count when they are back began anew."""
+        gone = frozenset(devices)
+        self._cells = {key: cell for key, cell in self._cells.items() if key[0].owner.device not in gone}
+
+    def columns(self) -> dict[Metric, Column]:
+        """Read every group, then make columns of what could be read."""
+        for group in self._groups:
+            group.read()
+        shape = [(group.names, group.holes) for group in self._groups]
+        if shape != self._shape:
+            self._replan(shape)
+        read = chain.from_iterable([group.values for group in self._groups])
+        # Where nothing is missing a copy will do: 8 us for 848 values, and not 30.
+        values: list[int] = [value for value in read if value is not None] if self._broken else list(read)  # type: ignore[arg-type]
+        self._check(values)
+        self._read_ns = time.time_ns()
+        return dict(self._plan.columns(values)) if values else {}
+
+    def _replan(self, shape: object) -> None:
+        """Another set of values can be read than in the cycle before."""
+        now = time.time_ns()
+        for cell, value in zip(self._plan.cells, self._plan.previous, strict=False):  # no value yet before the first cycle
+            cell.last = value
+        cells = [
+            self._cell(group.where, name, now)
+            for group in self._groups
+            for name, value in zip(group.names, group.values, strict=True)
+            if value is not None
+        ]
+        self._plan = _Plan(cells)
+        self._plan.previous = [cell.last for cell in cells]
+        self._plan.counted = self._plan.pick_counting(self._plan.previous)
+        self._broken = [group for group in self._groups if group.holes]
+        self._shape = shape
+
+    def _cell(self, where: Where, name: str, now: int) -> _Cell:
+        key = where, name
+        if key not in self._cells:
+            self._cells[key] = _Cell(where, name, now, self._taken)
+        return self._cells[key]
+
+    def _check(self, values: list[int]) -> None:
+        """Find counters that went down. One comparison in C for all when none did: 25 ns each."""
+        plan = self._plan
+        before, now = plan.counted, plan.pick_counting(values)
+        if any(map(lt, now, before)):
+            fallen = [(plan.cells[place], old, new) for place, old, new in zip(plan.counting, before, now, strict=True) if new < old]
+            by_device = Counter(cell.where.owner.device for cell, _, _ in fallen)
+            for cell, old, new in fallen:
+                cell.fell(old, new, self._read_ns, alone=by_device[cell.where.owner.device] == 1)
+            self._plan = plan = _Plan(plan.cells)
+        plan.previous, plan.counted = values, now
+
+    def problems(self) -> list[Unavailable]:
+        return [problem for group in self._broken for problem in group.problems()]
+
+    def gone(self) -> set[str]:
+        """Devices that have been removed under us."""
+        return {group.where.owner.device for group in self._broken if group.gone()}
+
+    def close(self) -> None:
+        for group in self._groups:
+            group.close()
+        self._groups = ()
+        self._broken = []
+
+
+def _picker(places: Sequence[int]) -> _Pick:
+    """The elements at *places*, as a sequence; itemgetter gives a bare element for a single place."""
+    if len(places) > 1:
+        return itemgetter(*places)
+    return lambda values: [values[place] for place in places]

@@ -1,0 +1,85 @@
+"""Everything about a set of devices but their counters: links, flow control, resources, and what has a slower pace."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+from otel_hostmetrics.catalogue.model import Metric
+from otel_hostmetrics.errors import Unavailable
+from otel_hostmetrics.kernel.counterfiles import Budget
+from otel_hostmetrics.kernel.hostfs import HostFS
+from otel_hostmetrics.kernel.nldev import Nldev
+from otel_hostmetrics.model import Column
+from otel_hostmetrics.settings import Rdma
+from otel_hostmetrics.sources.rdma.congestion import Congestion
+from otel_hostmetrics.sources.rdma.devices import Device
+from otel_hostmetrics.sources.rdma.fabric import Fabric
+from otel_hostmetrics.sources.rdma.facts import Facts, device_info, optional_counters
+from otel_hostmetrics.sources.rdma.link import Links
+from otel_hostmetrics.sources.rdma.resources import Resources
+from otel_hostmetrics.sources.rdma.table import Point, Tables
+
+
+class Parts:
+    """Bound to *devices*; other devices need other parts."""
+
+    def __init__(self, fs: HostFS, settings: Rdma, devices: Sequence[Device], nldev: Nldev | None, budget: Budget) -> None:
+        self.devices = devices
+        self._settings = settings
+        self._nldev = nldev
+        self.links = Links(fs, devices, nldev, settings.slow_interval, budget)
+        self._congestion = Congestion(settings, devices)
+        live = nldev is not None and any(device.number is not None for device in devices)
+        self._resources = Resources(settings, devices, nldev) if nldev and live and settings.resources else None
+        self._facts = Facts(fs, devices, nldev) if settings.facts else None
+        self._fabric = Fabric(settings, devices) if settings.fabric else None
+        self._next_slow = self._next_facts = float("-inf")
+        self._information = Tables()
+        self._optional: list[Point] | None = None
+        self._looked: dict[str, object] = {}
+        self.stale = False  # optional counters were turned on or off: where counters are read has to be chosen again
+
+    def columns(self) -> Iterator[tuple[Metric, Column]]:
+        """Read what is due."""
+        self._look_slowly()
+        yield from self.links.columns()
+        yield from self._congestion.columns()
+        if self._resources:
+            yield from self._resources.columns()
+        yield from self._information.columns()
+        if self._fabric:
+            self._fabric.step()
+            yield from self._fabric.columns()
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """As of the last time they were looked up."""
+        return {**self._looked, **self._fabric.facts()} if self._fabric else self._looked
+
+    def _look_slowly(self) -> None:
+        now = time.monotonic()
+        if now >= self._next_slow:
+            self._next_slow = now + self._settings.slow_interval
+            optional = list(optional_counters(self.devices, self._nldev)) if self._nldev else []
+            self.stale = self._optional is not None and optional != self._optional
+            self._optional = optional
+            self._information.fill([*device_info(self.devices), *optional])
+        if self._facts and now >= self._next_facts:
+            self._next_facts = now + self._settings.facts_interval
+            self._looked = self._facts.look()
+
+    def problems(self) -> Iterator[Unavailable]:
+        """Of the last reading."""
+        yield from self.links.problems
+        yield from self._congestion.problems
+        if self._resources:
+            yield from self._resources.problems
+        if self._fabric:
+            yield from self._fabric.problems()
+
+    def close(self) -> None:
+        self.links.close()
+        self._congestion.close()
+        if self._fabric:
+            self._fabric.close()

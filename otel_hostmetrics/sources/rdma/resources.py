@@ -1,0 +1,122 @@
+"""Who uses the devices: objects per device and per process, the memory they have registered, and counters of queue pairs.
+
+Of a process in another PID namespace the kernel gives no pid: its objects are then summed without one, and running the
+agent in the host's PID namespace is the cure.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeAlias, TypeVar
+
+from otel_hostmetrics.catalogue import rdma as rows
+from otel_hostmetrics.catalogue.model import AttributeValue, Metric
+from otel_hostmetrics.errors import Reason, Unavailable
+from otel_hostmetrics.kernel.nldev import Nldev
+from otel_hostmetrics.kernel.nldev_names import QUEUE_PAIR_STATES, QUEUE_PAIR_TYPES
+from otel_hostmetrics.kernel.nldev_records import (
+    CompletionQueue,
+    Connection,
+    Context,
+    MemoryRegion,
+    ProtectionDomain,
+    QueuePair,
+    SharedReceiveQueue,
+)  # fmt: skip
+from otel_hostmetrics.model import Column
+from otel_hostmetrics.settings import Rdma
+from otel_hostmetrics.sources.rdma.devices import Device, Owner
+from otel_hostmetrics.sources.rdma.table import Point, Tables
+
+_R = TypeVar("_R")
+_Object: TypeAlias = CompletionQueue | Connection | Context | MemoryRegion | ProtectionDomain | QueuePair | SharedReceiveQueue
+_Whose: TypeAlias = tuple[tuple[str, AttributeValue], ...]
+
+
+class Resources:
+    """Asks the kernel in each cycle; what one device refuses costs itself only."""
+
+    def __init__(self, settings: Rdma, devices: Sequence[Device], nldev: Nldev) -> None:
+        self._settings = settings
+        self._nldev = nldev
+        self._devices = [(device, device.number) for device in devices if device.number is not None]
+        self._tables = Tables()
+        self.problems: list[Unavailable] = []
+        self._lists: dict[str, Callable[[int], Sequence[_Object]]] = {
+            "cq": nldev.completion_queues,
+            "pd": nldev.protection_domains,
+            "ctx": nldev.contexts,
+            "srq": nldev.shared_receive_queues,
+            "cm_id": nldev.connections,
+        }
+
+    def columns(self) -> Iterator[tuple[Metric, Column]]:
+        self.problems = []
+        self._tables.fill([point for device, number in self._devices for point in self._of(device, number)])
+        return self._tables.columns()
+
+    def _of(self, device: Device, number: int) -> Iterator[Point]:
+        present = self._tried(self._nldev.summary, number) or {}
+        for kind, count in present.items():
+            yield Point(rows.RESOURCES, device.owner, ((rows.RESOURCE_TYPE, kind),), count)
+        for kind, ask in self._lists.items():
+            if present.get(kind, 1):  # nothing there: nothing to list
+                yield from _counted(device.owner, kind, self._tried(ask, number) or ())
+        yield from _memory(device.owner, self._tried(self._nldev.memory_regions, number) or () if present.get("mr", 1) else ())
+        if self._settings.qps and present.get("qp", 1):
+            yield from _queue_pairs(device, self._tried(self._nldev.queue_pairs, number) or ())
+        if self._settings.qp_counters:
+            for port in device.ports:
+                yield from self._counter_sets(port.owner, number)
+
+    def _counter_sets(self, owner: Owner, number: int) -> Iterator[Point]:
+        sets = self._tried(lambda device: self._nldev.counter_sets(device, owner.number), number) or ()
+        for each in sets:
+            named: list[tuple[str, AttributeValue]] = [("rdma.qp.counter_set", each.number)]
+            if each.type is not None:
+                named.append(("rdma.qp.type", QUEUE_PAIR_TYPES.get(each.type, str(each.type))))
+            if each.pid is not None:
+                named.append((rows.PID, each.pid))
+            for name, value in (each.counters or {}).items():
+                yield Point(rows.QP_STAT, owner, (*named, (rows.STAT, name)), value)
+
+    def _tried(self, ask: Callable[[int], _R], number: int) -> _R | None:
+        try:
+            return ask(number)
+        except Unavailable as error:
+            if error.reason not in (Reason.UNSUPPORTED, Reason.ABSENT):  # an older kernel, or this driver; or gone meanwhile
+                self.problems.append(error)
+            return None
+
+
+def _counted(owner: Owner, kind: str, objects: Sequence[_Object]) -> Iterator[Point]:
+    for whose, count in Counter(map(_whose, objects)).items():
+        yield Point(rows.PROCESS_RESOURCES, owner, ((rows.RESOURCE_TYPE, kind), *whose), count)
+
+
+def _memory(owner: Owner, regions: Sequence[MemoryRegion]) -> Iterator[Point]:
+    bytes_: dict[_Whose, int] = {}
+    for region in regions:
+        whose = _whose(region)
+        bytes_[whose] = bytes_.get(whose, 0) + (region.length or 0)
+    yield from _counted(owner, "mr", regions)
+    for whose, length in bytes_.items():
+        yield Point(rows.PROCESS_MEMORY, owner, whose, length)
+
+
+def _queue_pairs(device: Device, pairs: Sequence[QueuePair]) -> Iterator[Point]:
+    counts = Counter((_whose(pair), pair.port or 0, pair.type, pair.state, pair.subtype) for pair in pairs)
+    for (whose, port, type_, state, subtype), count in counts.items():
+        names: _Whose = (
+            ("rdma.qp.type", subtype or QUEUE_PAIR_TYPES.get(type_ or 0, str(type_))),
+            ("rdma.qp.state", QUEUE_PAIR_STATES.get(state or 0, str(state))),
+        )
+        yield Point(rows.PROCESS_QPS, Owner(device.name, port), (*names, *whose), count)
+
+
+def _whose(each: _Object) -> _Whose:
+    """The process; for what the kernel holds, the module."""
+    if each.pid is not None:
+        return ((rows.PID, each.pid),)
+    return (("rdma.kernel.module", each.kernel),) if each.kernel else ()

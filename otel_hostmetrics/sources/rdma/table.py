@@ -1,0 +1,94 @@
+"""Points that are found anew in each reading, as columns whose series stay the same objects as long as they can."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, TypeAlias
+
+from otel_hostmetrics.catalogue.model import AttributeValue, Kind, Metric, Number, Series
+from otel_hostmetrics.model import Column
+from otel_hostmetrics.sources.rdma.devices import Owner
+
+_Key: TypeAlias = tuple[Owner, tuple[tuple[str, AttributeValue], ...]]
+
+
+class Point(NamedTuple):
+    """One value of *metric*; *attributes* are pairs, beside those that name the owner."""
+
+    metric: Metric
+    owner: Owner
+    attributes: tuple[tuple[str, AttributeValue], ...]
+    value: Number
+
+
+class Table:
+    """The points of one metric. A counter that goes down has begun anew."""
+
+    def __init__(self, metric: Metric) -> None:
+        self._metric = metric
+        self._series: dict[_Key, Series] = {}
+        self._values: dict[_Key, Number] = {}
+        self.column = Column((), ())
+
+    def fill(self, values: dict[_Key, Number], since_ns: int) -> None:
+        """Take over what was found; *since_ns* is the time of the reading before."""
+        now = time.time_ns()
+        known = {key: self._series[key] for key in values if key in self._series}
+        same = len(known) == len(values) == len(self._series) and list(known) == list(self._series)
+        if not same:
+            known = {key: self._series.get(key) or key[0].series(self._metric, dict(key[1]), now) for key in values}
+        for key in self._fallen(values):
+            known[key] = Series(self._metric, known[key].attributes, since_ns)
+            same = False
+        self._series, self._values = known, values
+        self.column = Column(self.column.series if same else tuple(known.values()), tuple(values.values()))
+
+    def _fallen(self, values: dict[_Key, Number]) -> list[_Key]:
+        if self._metric.kind is not Kind.COUNTER:
+            return []
+        return [key for key, value in values.items() if value < self._values.get(key, value)]
+
+
+class Tables:
+    """The points of several metrics; of two for the same series the first is taken."""
+
+    def __init__(self) -> None:
+        self._tables: dict[Metric, Table] = {}
+        self._filled_ns = time.time_ns()
+
+    def fill(self, points: Iterable[Point]) -> None:
+        """What was found now; a metric without a point has none any more."""
+        found: dict[Metric, dict[_Key, Number]] = {metric: {} for metric in self._tables}
+        for metric, owner, attributes, value in points:
+            found.setdefault(metric, {}).setdefault((owner, attributes), value)
+        for metric, values in found.items():
+            if metric not in self._tables:
+                self._tables[metric] = Table(metric)
+            self._tables[metric].fill(values, self._filled_ns)
+        self._filled_ns = time.time_ns()
+
+    def columns(self) -> Iterator[tuple[Metric, Column]]:
+        return ((metric, table.column) for metric, table in self._tables.items() if table.column.series)
+
+
+class Merge:
+    """One column from several of the same metric, with a tuple of series that stays while theirs stay."""
+
+    def __init__(self) -> None:
+        self._merged: dict[Metric, tuple[list[tuple[Series, ...]], tuple[Series, ...]]] = {}
+
+    def apply(self, columns: Iterable[tuple[Metric, Column]]) -> dict[Metric, Column]:
+        """The columns by metric."""
+        found: dict[Metric, list[Column]] = {}
+        for metric, column in columns:
+            found.setdefault(metric, []).append(column)
+        return {metric: parts[0] if len(parts) == 1 else self._one(metric, parts) for metric, parts in found.items()}
+
+    def _one(self, metric: Metric, parts: list[Column]) -> Column:
+        tuples = [part.series for part in parts]
+        known, merged = self._merged.get(metric, ([], ()))
+        if len(known) != len(tuples) or any(a is not b for a, b in zip(known, tuples, strict=True)):
+            merged = tuple(series for each in tuples for series in each)
+            self._merged[metric] = tuples, merged
+        return Column(merged, [value for part in parts for value in part.values])  # type: ignore[arg-type]  # numbers, not distributions

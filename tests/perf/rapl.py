@@ -1,0 +1,180 @@
+"""What eight energy zones cost when they are scraped once a second: the agent, node_exporter's rapl collector, and C.
+
+One connection each. All three run all the time and are scraped one after the other in every second, so each sample of one
+has its like of the others. In windows between they are only asked whether they live: what HTTP and waiting cost without any
+zone. Metrics of the exporters about themselves are off.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO, NamedTuple
+
+from tests.perf.measure import Bound, Mode, Report, Result
+
+CHECKOUT = Path(__file__).parents[2]
+_FLOOR = Path(__file__).with_name("rapl_floor.c")
+_OURS, _NODE, _C = "otel-hostmetrics", "node_exporter, rapl", "C floor"
+_ZONES = [(package, kind) for package in (0, 1) for kind in ("package", "core", "uncore", "dram")]
+_CASE = f"{len(_ZONES)} RAPL zones scraped at 1 Hz"
+_WARM_UP = 3  # s
+# The agent's share of node_exporter's time, and of C's. Ratios move less than times; the slack is for our HTTP server, which
+# costs more than all the rest.
+_TARGETS = ((_NODE, Bound(0.5)), (_C, Bound(2.5, 8)))
+
+
+class Subject(NamedTuple):
+    """A program that is scraped."""
+
+    name: str
+    process: subprocess.Popen[bytes]
+    connection: http.client.HTTPConnection
+    alive: str  # a path that costs nothing but HTTP
+
+    def scrape(self) -> None:
+        if self._get("/metrics").count(b"joules_total{") < len(_ZONES):
+            raise RuntimeError(f"{self.name}: a page without {len(_ZONES)} energy counters")
+
+    def ask(self) -> None:
+        self._get(self.alive)
+
+    def _get(self, path: str) -> bytes:
+        self.connection.request("GET", path)
+        return self.connection.getresponse().read()
+
+    def cpu(self) -> float:
+        """Seconds. clock_getcpuclockid(3): of another process, threads that have ended included."""
+        return time.clock_gettime(~self.process.pid << 3 | 2)
+
+
+def run(mode: Mode) -> Report:
+    report = Report()
+    with contextlib.ExitStack() as stack:
+        root = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/dev/shm")))
+        files = _tree(root)
+        starters: list[Callable[[], Subject]] = [lambda: _ours(stack, root)]
+        if node := shutil.which("prometheus-node-exporter") or shutil.which("node_exporter"):
+            starters.append(lambda: _node(stack, root, node))
+        else:
+            report.skipped.append("node_exporter: not installed (Debian: prometheus-node-exporter)")
+        if compiler := shutil.which("cc"):
+            program = root / "floor"
+            subprocess.run([compiler, "-O2", "-o", str(program), str(_FLOOR)], check=True)
+            starters.append(lambda: _floor(stack, program, files))
+        else:
+            report.skipped.append("C floor: no C compiler (cc)")
+        subjects = [start() for start in starters]
+        _each_second(subjects, Subject.scrape, _WARM_UP)
+        seconds = 3 if mode.quick else 5
+        rounds = [(_window(subjects, Subject.ask, seconds), _window(subjects, Subject.scrape, seconds)) for _ in range(mode.rounds)]
+    report.results += _results(_CASE, {name: [whole[name] for _, whole in rounds] for name in rounds[0][0]}, _TARGETS)
+    own = {name: [max(whole[name] - empty[name], 1.0) for empty, whole in rounds] for name in rounds[0][0]}
+    report.results += _results(f"{_CASE}, less HTTP", own, ())
+    return report
+
+
+def _results(case: str, samples: dict[str, list[float]], targets: Sequence[tuple[str, Bound]]) -> Iterator[Result]:
+    for name, times in samples.items():
+        yield Result(case, name, "us/cycle", times)
+    for other, bound in ((name, dict(targets).get(name)) for name in samples if name != _OURS):
+        ratios = [ours / theirs for ours, theirs in zip(samples[_OURS], samples[other], strict=True)]
+        yield Result(case, f"{_OURS} / {other}", "ratio", ratios, bound=bound)
+
+
+def _window(subjects: Sequence[Subject], request: Callable[[Subject], None], seconds: int) -> dict[str, float]:
+    """CPU time of each per second, in microseconds."""
+    before = [subject.cpu() for subject in subjects]
+    _each_second(subjects, request, seconds)
+    return {subject.name: (subject.cpu() - begun) / seconds * 1e6 for subject, begun in zip(subjects, before, strict=True)}
+
+
+def _each_second(subjects: Sequence[Subject], request: Callable[[Subject], None], seconds: int) -> None:
+    begin = time.monotonic()
+    for second in range(1, seconds + 1):
+        for subject in subjects:
+            request(subject)
+            time.sleep(0.02)  # let it finish before the next one begins
+        time.sleep(max(begin + second - time.monotonic(), 0))
+
+
+def _tree(root: Path) -> list[str]:
+    """Two sockets of four zones as powercap shows them, on tmpfs; the files of the counters."""
+    link = root / "sys/class/powercap"
+    link.mkdir(parents=True)
+    (root / "proc").mkdir()
+    files = []
+    top = root / "sys/devices/virtual/powercap/intel-rapl"
+    for number, (package, kind) in enumerate(_ZONES):
+        zone = f"intel-rapl:{package}" if kind == "package" else f"intel-rapl:{package}:{number % 4 - 1}"
+        path = top / f"intel-rapl:{package}" / ("" if kind == "package" else zone)
+        path.mkdir(parents=True, exist_ok=True)
+        values = {
+            "name": f"package-{package}" if kind == "package" else kind,
+            "energy_uj": 10**10 + number,
+            "max_energy_range_uj": 262143328850,
+        }
+        for name, value in values.items():
+            (path / name).write_text(f"{value}\n")
+        (link / zone).symlink_to(os.path.relpath(path, link))
+        files.append(str(path / "energy_uj"))
+    return files
+
+
+def _started(stack: contextlib.ExitStack, command: Sequence[str], **streams: int) -> subprocess.Popen[bytes]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("OTEL_")}
+    process = subprocess.Popen(command, cwd=CHECKOUT, env=environment, **streams)  # type: ignore[call-overload]
+    stack.callback(process.wait)
+    stack.callback(process.terminate)
+    return process  # type: ignore[no-any-return]
+
+
+def _connected(name: str, process: subprocess.Popen[bytes], port: int, alive: str = "/health") -> Subject:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    for _ in range(100):
+        with contextlib.suppress(ConnectionRefusedError):
+            connection.connect()
+            return Subject(name, process, connection, alive)
+        time.sleep(0.05)
+    raise RuntimeError(f"{name} does not listen")
+
+
+def _ours(stack: contextlib.ExitStack, root: Path) -> Subject:
+    """Its own cycles are far apart: it is the scrapes that it reads for, as the others do."""
+    command = [sys.executable, "-m", "otel_hostmetrics", "--sources", "rapl", "--no-source", "agent", "--root", str(root)]
+    process = _started(stack, [*command, "--interval", "20s", "--prometheus", "127.0.0.1:0"], stderr=subprocess.PIPE)
+    assert process.stderr
+    return _connected(_OURS, process, _port(process.stderr))
+
+
+def _port(errors: IO[bytes]) -> int:
+    seen = b""
+    for line in errors:
+        if match := re.search(rb"http://127\.0\.0\.1:(\d+)/metrics", line):
+            return int(match[1])
+        seen += line
+    raise RuntimeError(f"the agent did not start: {seen.decode(errors='replace')}")
+
+
+def _node(stack: contextlib.ExitStack, root: Path, program: str) -> Subject:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [program, "--collector.disable-defaults", "--collector.rapl", f"--path.sysfs={root}/sys", "--web.disable-exporter-metrics"]
+    return _connected(_NODE, _started(stack, [*command, f"--web.listen-address=127.0.0.1:{port}"], stderr=subprocess.DEVNULL), port, "/")
+
+
+def _floor(stack: contextlib.ExitStack, program: Path, files: Sequence[str]) -> Subject:
+    process = _started(stack, [str(program), *files], stdout=subprocess.PIPE)
+    assert process.stdout
+    return _connected(_C, process, int(process.stdout.readline()))
