@@ -1,0 +1,137 @@
+"""The points of a set of zones: bound once, filled in every cycle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from otel_hostmetrics import __version__
+from otel_hostmetrics.catalogue import energy as rows
+from otel_hostmetrics.catalogue import hardware
+from otel_hostmetrics.catalogue.model import AttributeValue, Metric, Series
+from otel_hostmetrics.model import Column
+from otel_hostmetrics.sources.rapl.meters import Meter
+from otel_hostmetrics.sources.rapl.zones import CORE, DRAM, HOST, PACKAGE, PSYS, UNCORE, Zone
+
+_TYPES = {PACKAGE: "cpu", DRAM: "memory"}  # domains that do not contain each other, and what the conventions call them
+_SUMMED = (CORE, UNCORE, DRAM)  # names that the seed's text promises without a package
+
+_Labels = dict[str, AttributeValue]
+
+
+class _Sums:
+    """A metric whose points are sums over zones; a point with a zone that has no value is absent."""
+
+    def __init__(self, points: Iterable[tuple[Series, tuple[int, ...]]]) -> None:
+        self._points = tuple(points)
+        self._all = tuple(series for series, _ in self._points)
+        self._alone = [places[0] for _, places in self._points] if all(len(places) == 1 for _, places in self._points) else None
+        self._some: tuple[Series, ...] = ()
+
+    def column(self, values: Sequence[float | None]) -> Column:
+        """*values* by zone."""
+        alone = self._alone
+        sums = [values[place] for place in alone] if alone is not None else [_sum(values, places) for _, places in self._points]
+        present = [value for value in sums if value is not None]
+        if len(present) == len(sums):
+            return Column(self._all, present)
+        some = tuple(series for series, value in zip(self._all, sums, strict=True) if value is not None)
+        if some != self._some:
+            self._some = some
+        return Column(self._some, present)
+
+
+class Columns:
+    """All points of *zones* and their *meters*, which are in the same order.
+
+    A zone that cannot be read in a cycle keeps its place here: its values are given as None.
+    """
+
+    def __init__(self, zones: Sequence[Zone], meters: Sequence[Meter], psys_is_host: bool) -> None:
+        labels = [labels_of(zone) for zone in zones]
+        starts = [meter.start_ns for meter in meters]
+        each = range(len(zones))
+        parts = [(place, _component(zones[place], zones)) for place in each if zones[place].counted and zones[place].domain in _TYPES]
+        hosts = [place for place in each if _is_host(zones[place], psys_is_host)][:1]
+
+        def of_zones(metric: Metric, places: Iterable[int] = each) -> _Sums:
+            return _Sums((metric.series(labels[place], starts[place]), (place,)) for place in places)
+
+        def of_parts(metric: Metric) -> _Sums:
+            return _Sums((metric.series(part, starts[place]), (place,)) for place, part in parts)
+
+        def of_hosts(metric: Metric) -> _Sums:
+            return _Sums((metric.series({"hw.id": zones[place].name}, starts[place]), (place,)) for place in hosts)
+
+        self._energy = {rows.ENERGY: of_zones(rows.ENERGY), hardware.ENERGY: of_parts(hardware.ENERGY)}
+        self._energy[hardware.HOST_ENERGY] = of_hosts(hardware.HOST_ENERGY)
+        self._power = {rows.POWER: of_zones(rows.POWER), hardware.POWER: of_parts(hardware.POWER)}
+        self._power[hardware.HOST_POWER] = of_hosts(hardware.HOST_POWER)
+        self._power[rows.POWER_WATTS] = _Sums(_seed_points(zones))
+        self._wraps = of_zones(rows.WRAPS, [place for place in each if zones[place].scale.modulus])
+        self._resets = of_zones(rows.RESETS)
+        counted = sum(zone.counted for zone in zones)
+        self._fixed = {
+            rows.AVAILABLE: Column((rows.AVAILABLE.series({}),), (1,)),
+            rows.ZONES_DISCOVERED: Column((rows.ZONES_DISCOVERED.series({}),), (counted,)),
+            rows.EXPORTER_INFO: Column((rows.EXPORTER_INFO.series({"version": __version__, "language": "python"}),), (1,)),
+        }
+        self._meters = meters
+        self._window = -1
+        self._failed: frozenset[int] = frozenset()
+        self._watts: dict[Metric, Column] = {}
+
+    def fill(self, failed: frozenset[int], window: int) -> dict[Metric, Column]:
+        """All points now. *failed* are the places of zones that could not be read; watts change with *window* only."""
+        meters = self._meters
+        if failed or self._failed or window != self._window:
+            watts = _without([meter.watts for meter in meters], failed)
+            self._watts = {metric: sums.column(watts) for metric, sums in self._power.items()}
+            self._failed, self._window = failed, window
+        columns = {**self._fixed, **self._watts}
+        joules: Sequence[float | None] = [meter.total * meter.joules_each for meter in meters]
+        if failed:
+            joules = _without(joules, failed)
+        for metric, sums in self._energy.items():
+            columns[metric] = sums.column(joules)
+        columns[rows.WRAPS] = self._wraps.column([meter.wraps for meter in meters])
+        columns[rows.RESETS] = self._resets.column([meter.resets for meter in meters])
+        return columns
+
+
+def labels_of(zone: Zone) -> _Labels:
+    """What names a zone in our own metrics."""
+    labels: _Labels = {rows.ZONE: zone.name, rows.DOMAIN: zone.domain, rows.INTERFACE: zone.interface}
+    return {**labels, rows.PACKAGE: zone.package} if zone.package else labels
+
+
+def _component(zone: Zone, zones: Sequence[Zone]) -> _Labels:
+    """A package, or the memory behind it."""
+    labels: _Labels = {"hw.id": zone.name, "hw.type": _TYPES[zone.domain], "hw.name": zone.name.rpartition("/")[2]}
+    package = zone.name.rpartition("/")[0]
+    return {**labels, "hw.parent": package} if any(each.counted and each.name == package for each in zones) else labels
+
+
+def _is_host(zone: Zone, psys_is_host: bool) -> bool:
+    return zone.counted and (zone.domain == HOST or (zone.domain == PSYS and psys_is_host))
+
+
+def _seed_points(zones: Sequence[Zone]) -> Iterable[tuple[Series, tuple[int, ...]]]:
+    """Every counted zone by its full name; core, uncore and dram also as the sum of all packages."""
+    for place, zone in enumerate(zones):
+        if zone.counted:
+            yield rows.POWER_WATTS.series({"zone": zone.seed_name}), (place,)
+    for kind in _SUMMED:
+        places = tuple(place for place, zone in enumerate(zones) if zone.counted and zone.domain == kind and zone.package)
+        if places:
+            yield rows.POWER_WATTS.series({"zone": kind}), places
+
+
+def _sum(values: Sequence[float | None], places: tuple[int, ...]) -> float | None:
+    if len(places) == 1:
+        return values[places[0]]
+    parts = [value for place in places if (value := values[place]) is not None]
+    return sum(parts) if len(parts) == len(places) else None
+
+
+def _without(values: Sequence[float | None], failed: frozenset[int]) -> list[float | None]:
+    return [None if place in failed else values[place] for place in range(len(values))]
