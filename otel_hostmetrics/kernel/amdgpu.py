@@ -1,0 +1,130 @@
+"""AMD GPUs: sysfs of the amdgpu driver, no ROCm library.
+
+Documentation/gpu/amdgpu/thermal.rst, drivers/gpu/drm/amd/pm/amdgpu_pm.c, include/kgd_pp_interface.h (gpu_metrics). Not
+``pcie_bw``: reading it takes a second. Any of these files wakes a GPU that sleeps; see gpu_pci.RuntimePower.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import struct
+from collections.abc import Iterator
+from typing import Final
+
+from otel_hostmetrics.errors import Unavailable
+from otel_hostmetrics.kernel.gpu_files import Files, Value, link_generation, sensors
+from otel_hostmetrics.kernel.gpu_pci import Gpu
+from otel_hostmetrics.kernel.hostfs import HostFS
+from otel_hostmetrics.kernel.pci import function
+
+_FILES: Final = {
+    "busy.general_percent": "gpu_busy_percent", "busy.memory_percent": "mem_busy_percent", "busy.video_percent": "vcn_busy_percent",
+    "vram.total": "mem_info_vram_total", "vram.used": "mem_info_vram_used", "gtt.total": "mem_info_gtt_total",
+    "gtt.used": "mem_info_gtt_used",
+    "pcie.replays": "pcie_replay_count",
+}  # fmt: skip
+# gpu_metrics: offset of energy_accumulator (u64, 2^-16 J) by content revision of format 1. Earlier revisions do not say its unit.
+_ENERGY: Final = {4: 24, 5: 88, 6: 16, 7: 24, 8: 24}
+_RAS: Final = re.compile(r"\s*ue:\s*(\d{1,18})\s+ce:\s*(\d{1,18})\s*")
+_NO_VALUE: Final = 2**64 - 1
+_MOST: Final = 8192  # bytes of gpu_metrics
+
+
+class Amdgpu:
+    """One GPU. ``names`` are those of the values read() gives, in its units."""
+
+    def __init__(self, fs: HostFS, gpu: Gpu) -> None:
+        self._fs, self._gpu = fs, gpu
+        self._files = Files((*((name, f"{gpu.path}/{file}") for name, file in _FILES.items()), *sensors(fs, gpu.path)))
+        self.denied = self._files.denied
+        self._metrics = _open(f"{gpu.path}/gpu_metrics")
+        if self._energy() is None:
+            self._close_metrics()
+        self._slow = dict(self._rarely())
+        energy = ("energy_2^-16_j",) if self._metrics >= 0 else ()
+        self.fast_names = (*self._files.names, *energy)
+        self.names = (*self.fast_names, *self._slow)
+
+    def read(self, slow: bool) -> list[Value]:
+        """*slow* reads again what rarely changes: error counts, link state."""
+        if slow:
+            fresh = dict(self._rarely())
+            self._slow = {name: fresh.get(name) for name in self._slow}
+        energy = [self._energy()] if self._metrics >= 0 else []
+        return [*self._files.read(), *energy, *self._slow.values()]
+
+    def identity(self) -> dict[str, str]:
+        """unique_id, product_name, serial_number and vbios_version, those there are."""
+        found = (
+            (name, _text(self._fs, f"{self._gpu.path}/{name}")) for name in ("unique_id", "product_name", "serial_number", "vbios_version")
+        )
+        return {name: text for name, text in found if text}
+
+    def _energy(self) -> Value:
+        if self._metrics < 0:
+            return None
+        try:
+            return energy(os.pread(self._metrics, _MOST, 0))
+        except OSError:
+            return None
+
+    def _rarely(self) -> Iterator[tuple[str, Value]]:
+        link = function(self._fs, self._gpu.path)
+        if link:
+            yield "link.generation", link_generation(link.link_speed)
+            yield "link.width", link.link_width
+            yield "link.generation.max", link_generation(link.max_link_speed)
+            yield "link.width.max", link.max_link_width
+        try:
+            blocks = self._fs.names(f"{self._gpu.path}/ras")
+        except Unavailable:  # no ECC memory
+            return
+        for block in blocks:
+            counts = ras(_text(self._fs, f"{self._gpu.path}/ras/{block}")) if block.endswith("_err_count") else None
+            if counts:
+                name = block.removesuffix("_err_count")
+                yield f"ras.{name}.uncorrected", counts[0]
+                yield f"ras.{name}.corrected", counts[1]
+
+    def _close_metrics(self) -> None:
+        descriptor, self._metrics = self._metrics, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def close(self) -> None:
+        """May be called again."""
+        self._files.close()
+        self._close_metrics()
+
+
+def energy(metrics: bytes) -> Value:
+    """energy_accumulator of a gpu_metrics table, in 2^-16 J since the driver was loaded; None where it has none that we know."""
+    if len(metrics) < 4:
+        return None
+    size, form, content = struct.unpack_from("<HBB", metrics)
+    offset = _ENERGY.get(content) if form == 1 else None
+    if offset is None or min(size, len(metrics)) < offset + 8:
+        return None
+    (value,) = struct.unpack_from("<Q", metrics, offset)
+    return int(value) if value != _NO_VALUE else None
+
+
+def ras(text: str) -> tuple[int, int] | None:
+    """Uncorrected and corrected errors of ``ue: 0`` and, on the next line, ``ce: 3``."""
+    match = _RAS.fullmatch(text)
+    return (int(match[1]), int(match[2])) if match else None
+
+
+def _open(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return -1
+
+
+def _text(fs: HostFS, path: str) -> str:
+    try:
+        return fs.text(path)[:128]
+    except Unavailable:
+        return ""

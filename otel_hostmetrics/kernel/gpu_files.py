@@ -1,0 +1,95 @@
+"""The sysfs files of one GPU: integers, kept open, and the sensors of its hwmon.
+
+Documentation/hwmon/sysfs-interface.rst. Files that a GPU does not have are not there; one that cannot be read (-EBUSY, -EINVAL
+of a sensor that is off, -ENODEV of a GPU that was unplugged) has no value this time.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Final, TypeAlias
+
+from otel_hostmetrics.errors import Unavailable
+from otel_hostmetrics.kernel.hostfs import CounterFile, HostFS
+
+Value: TypeAlias = int | None
+
+_ATTRIBUTE: Final = re.compile(
+    r"(temp|power|energy|fan|pwm|freq)(\d{1,2})(?:_(input|average|crit|emergency|cap|cap_max|cap_min|cap_default|max))?"
+)
+_GENERATIONS: Final = {2.5: 1, 5.0: 2, 8.0: 3, 16.0: 4, 32.0: 5, 64.0: 6}  # GT/s -> generation of PCI Express
+
+
+class Files:
+    """Named integers, read again and again."""
+
+    def __init__(self, paths: Iterable[tuple[str, str]]) -> None:
+        """(name, path) in order of preference: the first file of a name that can be read is taken."""
+        self._files: dict[str, CounterFile] = {}
+        self.denied: list[Unavailable] = []
+        for name, path in paths:
+            if name not in self._files:
+                self._try(name, path)
+        self.names = tuple(self._files)
+
+    def _try(self, name: str, path: str) -> None:
+        try:
+            file = CounterFile(path)
+        except Unavailable as error:
+            if error.needs:
+                self.denied.append(error)
+            return
+        try:
+            file.read()
+        except Unavailable:
+            file.close()
+        else:
+            self._files[name] = file
+
+    def read(self) -> list[Value]:
+        """In the order of ``names``."""
+        return [_value(file) for file in self._files.values()]
+
+    def close(self) -> None:
+        """May be called again."""
+        for file in self._files.values():
+            file.close()
+        self._files = {}
+
+
+def _value(file: CounterFile) -> Value:
+    try:
+        return file.read()
+    except Unavailable:
+        return None
+
+
+def sensors(fs: HostFS, device: str) -> Iterator[tuple[str, str]]:
+    """(name, path) of a device's hwmon: ``temp.junction.input``, ``power.1.cap``; by label where there is one, else by number."""
+    for hwmon in _names(fs, f"{device}/hwmon"):
+        directory = f"{device}/hwmon/{hwmon}"
+        for file in _names(fs, directory):
+            match = _ATTRIBUTE.fullmatch(file)
+            if match and (match[3] or match[1] == "pwm"):
+                label = _text(fs, f"{directory}/{match[1]}{match[2]}_label") or match[2]
+                yield f"{match[1]}.{label}.{match[3] or 'duty'}", f"{directory}/{file}"
+
+
+def link_generation(speed: float | None) -> Value:
+    """Of ``16.0`` GT/s: 4. None for a speed that is of no generation."""
+    return _GENERATIONS.get(speed) if speed is not None else None
+
+
+def _names(fs: HostFS, directory: str) -> list[str]:
+    try:
+        return fs.names(directory)
+    except Unavailable:
+        return []
+
+
+def _text(fs: HostFS, path: str) -> str:
+    try:
+        return re.sub(r"[^A-Za-z0-9_]", "_", fs.text(path)[:32])
+    except Unavailable:
+        return ""

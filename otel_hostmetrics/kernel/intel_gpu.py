@@ -1,0 +1,90 @@
+"""Intel GPUs: sysfs of the drivers i915 and xe, no Level Zero.
+
+Documentation/ABI/testing/sysfs-driver-intel-i915-hwmon, sysfs-driver-intel-xe-hwmon; drivers/gpu/drm/i915/gt/intel_gt_sysfs_pm.c;
+drivers/gpu/drm/xe/xe_gt_freq.c, xe_gt_throttle.c. Neither driver tells utilization in sysfs: processes do, see drm_fdinfo.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from otel_hostmetrics.errors import Unavailable
+from otel_hostmetrics.kernel.gpu_files import Files, Value, link_generation, sensors
+from otel_hostmetrics.kernel.gpu_pci import Gpu
+from otel_hostmetrics.kernel.hostfs import HostFS
+from otel_hostmetrics.kernel.pci import function
+
+_THROTTLE: Final = "throttle_reason_"  # i915; xe: throttle/reason_*
+
+
+class IntelGpu:
+    """One GPU. ``names`` are those of the values read() gives; clocks and throttle reasons carry the GT's number."""
+
+    def __init__(self, fs: HostFS, gpu: Gpu) -> None:
+        self._fs, self._gpu = fs, gpu
+        self._files = Files((*_i915(fs, gpu.path), *_xe(fs, gpu.path), *sensors(fs, gpu.path)))
+        self.denied = self._files.denied
+        self._slow = dict(self._rarely())
+        self.fast_names = self._files.names
+        self.names = (*self.fast_names, *self._slow)
+
+    def read(self, slow: bool) -> list[Value]:
+        """*slow* reads again what rarely changes: link state."""
+        if slow:
+            fresh = dict(self._rarely())
+            self._slow = {name: fresh.get(name) for name in self._slow}
+        return [*self._files.read(), *self._slow.values()]
+
+    def identity(self) -> dict[str, str]:
+        """Nothing that sysfs tells."""
+        return {}
+
+    def _rarely(self) -> Iterator[tuple[str, Value]]:
+        link = function(self._fs, self._gpu.path)
+        yield "link.generation", link_generation(link.link_speed) if link else None
+        yield "link.width", link.link_width if link else None
+        yield "link.generation.max", link_generation(link.max_link_speed) if link else None
+        yield "link.width.max", link.max_link_width if link else None
+        sizes = Files((tile, f"{self._gpu.path}/{tile}/physical_vram_size_bytes") for tile in _names(self._fs, self._gpu.path))
+        if sizes.names:  # xe
+            yield "vram.total", sum(size for size in sizes.read() if size)
+        sizes.close()
+
+    def close(self) -> None:
+        """May be called again."""
+        self._files.close()
+
+
+def _i915(fs: HostFS, device: str) -> Iterator[tuple[str, str]]:
+    """drm/cardN/gt/gtM/*, since 5.18; before, the only GT had its files in drm/cardN/."""
+    for card in (name for name in _names(fs, f"{device}/drm") if name.startswith("card")):
+        root = f"{device}/drm/{card}"
+        for gt in (name for name in _names(fs, f"{root}/gt") if name.startswith("gt")):
+            number = gt.removeprefix("gt")
+            yield f"gt.{number}.clock_mhz", f"{root}/gt/{gt}/rps_act_freq_mhz"
+            yield f"gt.{number}.clock.max_mhz", f"{root}/gt/{gt}/rps_max_freq_mhz"
+            for name in _names(fs, f"{root}/gt/{gt}"):
+                if name.startswith(_THROTTLE) and name != f"{_THROTTLE}status":
+                    yield f"gt.{number}.throttle.{name.removeprefix(_THROTTLE)}", f"{root}/gt/{gt}/{name}"
+        yield "gt.0.clock_mhz", f"{root}/gt_act_freq_mhz"
+        yield "gt.0.clock.max_mhz", f"{root}/gt_max_freq_mhz"
+
+
+def _xe(fs: HostFS, device: str) -> Iterator[tuple[str, str]]:
+    """tileN/gtM/freq0/*, since 6.8. GTs are numbered over all tiles."""
+    for tile in (name for name in _names(fs, device) if name.startswith("tile")):
+        for gt in (name for name in _names(fs, f"{device}/{tile}") if name.startswith("gt")):
+            number, root = gt.removeprefix("gt"), f"{device}/{tile}/{gt}/freq0"
+            yield f"gt.{number}.clock_mhz", f"{root}/act_freq"
+            yield f"gt.{number}.clock.max_mhz", f"{root}/max_freq"
+            for name in _names(fs, f"{root}/throttle"):
+                if name.startswith("reason_"):
+                    yield f"gt.{number}.throttle.{name.removeprefix('reason_')}", f"{root}/throttle/{name}"
+
+
+def _names(fs: HostFS, directory: str) -> list[str]:
+    try:
+        return fs.names(directory)
+    except Unavailable:
+        return []

@@ -1,0 +1,378 @@
+"""The GPU source on hosts with NVIDIA GPUs: what it emits, and what it does when driver and GPUs misbehave."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+
+import pytest
+
+from otel_hostmetrics.catalogue import gpu as rows
+from otel_hostmetrics.catalogue import hardware
+from otel_hostmetrics.collect import Collector
+from otel_hostmetrics.errors import Reason
+from otel_hostmetrics.kernel.hostfs import HostFS
+from otel_hostmetrics.model import State
+from otel_hostmetrics.settings import Gpu as GpuSettings
+from otel_hostmetrics.settings import Seconds, Settings
+from otel_hostmetrics.sources.gpu import Gpu
+from otel_hostmetrics.sources.gpu.nvidia import Nvidia
+from otel_hostmetrics.sources.gpu.points import Names
+from otel_hostmetrics.telemetry import Telemetry
+
+UUIDS = tuple(f"GPU-0000000{gpu}-0000-0000-0000-000000000000" for gpu in range(2))
+
+
+def settings(fake, **more):
+    return GpuSettings(nvml_library=str(fake.path), **more)
+
+
+@pytest.fixture
+def source(fake, host):
+    opened: list[Gpu] = []
+
+    def make(**more):
+        opened.append(Gpu(HostFS(str(host), procfs="/proc"), Settings(gpu=settings(fake, **{"xid": False, **more}))))
+        opened[-1].open()
+        return opened[-1]
+
+    yield make
+    for each in opened:
+        each.close()
+    wait_for(lambda: fake.references == 0)  # the XID thread ends within half a second
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 3
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert condition()
+
+
+def points(reading, metric):
+    column = reading.columns.get(metric)
+    return {tuple(sorted(series.attributes.items())): value for series, value in zip(*column, strict=True)} if column else {}
+
+
+def by_id(reading, metric, **attributes):
+    """hw.id -> value, of the points with these attributes."""
+    column = reading.columns.get(metric)
+    pairs = zip(*column, strict=True) if column else ()
+    wanted = attributes.items()
+    return {series.attributes["hw.id"]: value for series, value in pairs if wanted <= series.attributes.items()}
+
+
+def state_of(reading, uuid):
+    column = reading.columns[hardware.STATUS]
+    return {series.attributes["hw.state"]: value for series, value in zip(*column, strict=True) if series.attributes["hw.id"] == uuid}
+
+
+def test_seed_metrics_have_their_labels_and_values(source):
+    reading = source().read()
+    labels = (("gpu_id", "00000000:01:00.0"), ("gpu_name", "NVIDIA H200"), ("gpu_uuid", UUIDS[0]))
+    expected = {
+        rows.POWER_DRAW: 250.0, rows.POWER_LIMIT: 700.0, rows.TEMPERATURE: 40.0, rows.UTILIZATION_PERCENT: 70, rows.MEMORY_PERCENT: 33,
+        rows.ENCODER_PERCENT: 5, rows.DECODER_PERCENT: 6, rows.MEMORY_USED: 250_000_000, rows.MEMORY_TOTAL: 1_000_000_000,
+        rows.CLOCK_GRAPHICS: 1000, rows.CLOCK_SM: 1001, rows.CLOCK_MEMORY: 1002,
+    }  # fmt: skip
+    assert {metric: points(reading, metric)[labels] for metric in expected} == expected
+    assert points(reading, rows.COUNT) == {(): 2}
+    assert list(points(reading, rows.EXPORTER_INFO).values()) == [1]
+    assert reading.problems == []
+
+
+def test_conventions_have_their_units(source):
+    reading = source().read()
+    assert by_id(reading, rows.UTILIZATION, **{"hw.gpu.task": "general"}) == {UUIDS[0]: 0.70, UUIDS[1]: 0.71}
+    assert by_id(reading, rows.MEMORY_UTILIZATION)[UUIDS[0]] == 0.25
+    assert by_id(reading, hardware.POWER)[UUIDS[0]] == 250.0
+    assert by_id(reading, hardware.ENERGY)[UUIDS[0]] == pytest.approx(5000, abs=100)
+    assert by_id(reading, hardware.ERRORS, **{"error.type": "uncorrected"}) == dict.fromkeys(UUIDS, 4)
+    assert by_id(reading, rows.THROTTLE_TIME, **{"hw.gpu.throttle.reason": "hw_thermal"})[UUIDS[0]] == 0.27
+    assert by_id(reading, rows.NVLINK_IO, **{"network.io.direction": "receive"})[UUIDS[0]] == 139_000 * 1024
+    assert by_id(reading, rows.FREQUENCY, **{"hw.gpu.clock.domain": "sm"})[UUIDS[0]] == 1_001_000_000
+    assert state_of(reading, UUIDS[0]) == {"ok": 1, "degraded": 0, "failed": 0, "predicted_failure": 0}
+
+
+def test_every_value_is_of_its_rows_type(source, fake):
+    fake.set(process_0=os.getpid(), mig_1=1)
+    time.sleep(0)
+    gpu = source(profiling=True)
+    gpu.read()
+    time.sleep(0.11)
+    for metric, (series, values) in gpu.read().columns.items():
+        assert metric in gpu.metrics
+        for each, value in zip(series, values, strict=True):
+            assert isinstance(value, int if metric.integer else float), (each, value)
+
+
+def test_columns_keep_their_series_while_nothing_changes(source):
+    gpu = source()
+    first, second = gpu.read(), gpu.read()
+    assert first.columns.keys() == second.columns.keys()
+    assert all(first.columns[metric].series is second.columns[metric].series for metric in first.columns)
+
+
+def test_a_failing_value_is_absent_and_its_series_comes_back(source, fake):
+    gpu = source()
+    whole = gpu.read().columns[hardware.POWER].series
+    fake.set(field_186=999)
+    assert hardware.POWER not in gpu.read().columns
+    fake.clear()
+    again = gpu.read().columns[hardware.POWER].series
+    assert [id(each) for each in again] == [id(each) for each in whole]
+
+
+def test_a_counter_that_falls_begins_anew(source, fake):
+    gpu = source()
+    before = gpu.read().columns[hardware.ENERGY].series
+    fake.set(energy_0=1000)
+    now = time.time_ns()
+    reset = gpu.read().columns[hardware.ENERGY].series
+    assert reset[1] is before[1]
+    assert reset[0] is not before[0]
+    assert reset[0].start_ns >= now
+    assert reset[0].attributes == before[0].attributes
+    assert gpu.read().columns[hardware.ENERGY].series is reset
+
+
+def test_a_lost_gpu_fails_alone(source, fake):
+    gpu = source()
+    gpu.read()
+    fake.set(lost_1=1)
+    reading = gpu.read()
+    assert state_of(reading, UUIDS[1]) == {"ok": 0, "degraded": 0, "failed": 1, "predicted_failure": 0}
+    assert state_of(reading, UUIDS[0])["ok"] == 1
+    assert by_id(reading, rows.UTILIZATION, **{"hw.gpu.task": "general"}) == {UUIDS[0]: 0.70}
+    assert {problem.reason for problem in reading.problems} == {Reason.GONE}
+
+
+def test_the_only_gpu_is_still_told_of_when_it_is_lost(source, fake):
+    fake.set(gpus=1)
+    gpu = source()
+    gpu.read()
+    fake.set(lost_0=1)
+    for _ in range(2):
+        reading = gpu.read()
+        assert state_of(reading, UUIDS[0])["failed"] == 1
+        assert hardware.POWER not in reading.columns
+
+
+def test_a_lost_gpu_comes_back_as_the_same_series(fake, host):
+    part = Nvidia(HostFS(str(host), procfs="/proc"), settings(fake, xid=False), Names(), pauses=(0.01, 0.02))
+    part.read()
+    before = [bound.series for bound in part.bound]
+    fake.set(lost_0=1)
+    part.read()
+    assert [str(problem) for problem in part.problems]
+    fake.set(lost_0=0)
+    time.sleep(0.05)
+    part.read()
+    part.read()
+    assert part.problems == []
+    assert {id(each) for each in before} == {id(bound.series) for bound in part.bound}
+    part.close()
+
+
+def test_an_unloaded_driver_is_left_alone_for_a_while_and_found_again(fake, host):
+    part = Nvidia(HostFS(str(host), procfs="/proc"), settings(fake, xid=False), Names(), pauses=(0.05, 0.2))
+    assert len(part.read()) > 50
+    fake.set(init=9)
+    assert part.read() == []
+    assert part.problems[0].reason is Reason.ABSENT
+    assert fake.references == 0
+    calls = fake.calls(0)
+    assert part.read() == []
+    assert fake.calls(0) == calls  # not before the pause is over
+    assert part.problems
+    fake.set(init=0)
+    time.sleep(0.06)
+    assert len(part.read()) > 50
+    part.close()
+
+
+def test_answers_nobody_understands_make_a_new_start(fake, host):
+    part = Nvidia(HostFS(str(host), procfs="/proc"), settings(fake, xid=False, processes=False), Names(), pauses=(0.01, 0.02))
+    part.read()
+    symbols = {each.symbol for each in part._session._devices[0]._batches.fast._prepared} | {"nvmlDeviceGetFieldValues"}
+    fake.set(**{f"code_{symbol}": 999 for symbol in symbols})
+    for _ in range(3):
+        values = part.read()
+    assert values == []
+    assert part.problems[0].reason is Reason.UNREADABLE
+    part.close()
+
+
+def test_nvml_is_shut_down_while_the_release_file_exists(source, fake, host):
+    gpu = source(release_file="/run/release-gpus")
+    gpu.read()
+    assert fake.references == 1
+    file = host / "run/release-gpus"
+    file.parent.mkdir()
+    file.touch()
+    reading = gpu.read()
+    assert fake.references == 0
+    assert "released for maintenance" in str(reading.problems[0])
+    assert points(reading, rows.COUNT) == {(): 2}  # they are there, we only do not ask them
+    file.unlink()
+    assert hardware.ENERGY in gpu.read().columns
+
+
+def test_a_sleeping_gpu_is_not_asked_anything(source, fake, host):
+    power = host / "sys/devices/pci0000:00/0000:02:00.0/power/runtime_status"
+    gpu = source()
+    gpu.read()
+    power.write_text("suspended\n")
+    calls, reading = fake.calls(1), gpu.read()
+    assert fake.calls(1) == calls
+    assert by_id(reading, hardware.POWER).keys() == {UUIDS[0]}
+    assert UUIDS[1] not in by_id(reading, hardware.STATUS)
+    assert points(reading, rows.COUNT) == {(): 2}
+    assert reading.problems == []
+
+
+def test_a_gpu_that_sleeps_from_the_start_is_not_opened_until_it_wakes(source, fake, host):
+    power = host / "sys/devices/pci0000:00/0000:02:00.0/power/runtime_status"
+    power.write_text("suspended\n")
+    calls = fake.calls(1)
+    gpu = source()
+    assert by_id(gpu.read(), hardware.POWER).keys() == {UUIDS[0]}
+    assert fake.calls(1) == calls
+    power.write_text("active\n")
+    assert by_id(gpu.read(), hardware.POWER).keys() == set(UUIDS)
+
+
+def test_nvml_is_not_opened_while_all_gpus_sleep(source, fake, host):
+    for address in ("0000:01:00.0", "0000:02:00.0"):
+        (host / f"sys/devices/pci0000:00/{address}/power/runtime_status").write_text("suspended\n")
+    reading = source().read()
+    assert fake.references == 0
+    assert points(reading, rows.COUNT) == {(): 2}
+
+
+def test_nvml_is_given_back_when_gpus_that_may_sleep_are_idle(source, fake, host):
+    for address in ("0000:01:00.0", "0000:02:00.0"):
+        (host / f"sys/devices/pci0000:00/{address}/power/control").write_text("auto\n")
+    fake.set(value_gpu=0)
+    gpu = source()
+    for _ in range(3):
+        gpu.read()
+    assert fake.references == 0
+    assert points(gpu.read(), rows.COUNT) == {(): 2}
+    assert fake.references == 0  # until the GPUs slept and were woken
+    for status in ("suspended", "active"):
+        for address in ("0000:01:00.0", "0000:02:00.0"):
+            (host / f"sys/devices/pci0000:00/{address}/power/runtime_status").write_text(f"{status}\n")
+        gpu.read()
+    assert fake.references == 1
+
+
+def test_processes_carry_their_pid_and_ghosts_are_dropped(source, fake):
+    fake.set(process_0=os.getpid(), ghost_0=4_000_000)
+    reading = source().read()
+    assert points(reading, rows.PROCESS_MEMORY) == {(("hw.id", UUIDS[0]), ("process.pid", os.getpid())): 123_000_000}
+    assert by_id(reading, rows.PROCESS_UTILIZATION, **{"hw.gpu.task": "general"}) == {UUIDS[0]: 0.55}
+    assert all(series.resource is None for series in reading.columns[rows.PROCESS_MEMORY].series)
+
+
+def test_a_zombie_uses_no_gpu(source, fake):
+    child = os.posix_spawn("/bin/true", ["true"], os.environ)
+    os.waitid(os.P_PID, child, os.WEXITED | os.WNOWAIT)
+    try:
+        fake.set(process_0=child)
+        reading = source().read()
+        assert rows.PROCESS_MEMORY not in reading.columns
+        assert "PID namespace" in str(reading.problems[0])
+    finally:
+        os.waitpid(child, 0)
+
+
+def test_xids_are_counted_over_a_new_start(source, fake):
+    gpu = source(xid=True)
+    gpu.read()
+    fake.set(xid_0=79)
+    wait_for(lambda: points(gpu.read(), rows.XID_ERRORS))
+    part = gpu._parts["nvidia"]
+    part._shut()
+    fake.set(xid_0=0)
+    assert by_id(gpu.read(), rows.XID_ERRORS, **{"hw.gpu.xid": 79}) == {UUIDS[0]: 1}
+
+
+def test_mig_instances_have_memory_of_their_own_and_a_parent(source, fake):
+    fake.set(mig_0=2)
+    reading = source().read()
+    memory = reading.columns[rows.MEMORY_USAGE].series
+    assert {each.attributes["hw.parent"] for each in memory if each.attributes["hw.id"].startswith("MIG-")} == {UUIDS[0]}
+    assert by_id(reading, rows.MIG_INSTANCES) == {UUIDS[0]: 2, UUIDS[1]: 0}
+    assert not [uuid for uuid in by_id(reading, hardware.STATUS) if uuid.startswith("MIG-")]
+
+
+def test_mig_switched_on_at_run_time_is_seen(source, fake):
+    gpu = source(slow_interval=Seconds(0.001))
+    gpu.read()
+    fake.set(mig_0=1)
+    time.sleep(0.002)
+    gpu.read()
+    assert any(uuid.startswith("MIG-") for uuid in by_id(gpu.read(), rows.MEMORY_USAGE))
+
+
+def test_byte_counters_of_32_bits_are_no_counters(source, fake):
+    gpu = source()
+    assert rows.IO not in gpu.read().columns
+    fake.set(value_197=1 << 33, value_198=5)
+    assert by_id(gpu.read(), rows.IO, **{"network.io.direction": "transmit"}) == dict.fromkeys(UUIDS, 1 << 33)
+    assert not by_id(gpu.read(), rows.IO, **{"network.io.direction": "receive"})
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "state"),
+    [
+        ("value_reasons", 0x40, "degraded"),
+        ("value_230", 1, "degraded"),
+        ("value_144", 1, "predicted_failure"),
+        ("value_31", 1, "predicted_failure"),
+    ],
+)
+def test_status_follows_what_the_driver_says(source, fake, setting, value, state):
+    fake.set(**{setting: value})
+    status = state_of(source().read(), UUIDS[0])
+    assert (status["ok"], status[state]) == (0, 1)
+
+
+def test_pcie_throughput_is_asked_for_only_where_wanted(source):
+    assert rows.PCIE_THROUGHPUT not in source().read().columns
+    began = time.monotonic()
+    reading = source(pcie_throughput=True).read()
+    assert by_id(reading, rows.PCIE_THROUGHPUT, **{"network.io.direction": "receive"}) == dict.fromkeys(UUIDS, 2_000_000.0)
+    assert time.monotonic() - began > 0.08  # 20 ms for each of two directions of two GPUs
+
+
+def test_a_hanging_driver_holds_no_cycle_and_is_late(fake, host):
+    gpu = Gpu(HostFS(str(host), procfs="/proc"), Settings(gpu=settings(fake, xid=False, processes=False)))
+    collector = Collector([gpu], None, gpu.metrics, Telemetry(), deadline=0.3, max_series=1000)
+    assert collector.collect().statuses["gpu"].state is State.OK
+    fake.set(hang_nvmlDeviceGetUtilizationRates=500)
+    began = time.monotonic()
+    late = collector.collect().statuses["gpu"]
+    assert time.monotonic() - began < 0.45
+    assert (late.state, late.reason) == (State.LATE, Reason.LATE)
+    fake.set(hang_nvmlDeviceGetUtilizationRates=0)
+    wait_for(lambda: collector.collect().statuses["gpu"].state is State.OK)
+    collector.close()
+    wait_for(lambda: fake.references == 0)
+
+
+def test_no_thread_and_no_descriptor_is_left(fake, host):
+    def descriptors():
+        return len(os.listdir("/proc/self/fd"))
+
+    threads, before = threading.active_count(), descriptors()
+    gpu = Gpu(HostFS(str(host), procfs="/proc"), Settings(gpu=settings(fake)))
+    gpu.open()
+    gpu.read()
+    assert threading.active_count() == threads + 1
+    gpu.close()
+    gpu.close()
+    wait_for(lambda: threading.active_count() == threads)
+    assert descriptors() == before

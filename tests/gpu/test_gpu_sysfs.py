@@ -1,0 +1,255 @@
+"""AMD's and Intel's GPUs from sysfs and fdinfo: what the source emits on hosts that have them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from otel_hostmetrics.catalogue import gpu as rows
+from otel_hostmetrics.catalogue import hardware
+from otel_hostmetrics.errors import Reason
+from otel_hostmetrics.kernel import amdgpu, drm_fdinfo
+from otel_hostmetrics.kernel.hostfs import HostFS
+from otel_hostmetrics.settings import Gpu as GpuSettings
+from otel_hostmetrics.settings import Seconds, Settings
+from otel_hostmetrics.sources.gpu import Gpu
+from tests.hosts.recorded import HOSTS, unpack
+
+RADEON, INSTINCT, BATTLEMAGE, IRIS = "5c8f3d2a1b4e6f70", "8d2f1a90c7b3e415", "0000:03:00.0", "0000:00:02.0"
+
+
+def place(path, name):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(HOSTS / name, path)
+
+
+@pytest.fixture
+def amd(tmp_path):
+    """The host, with its files of several lines and of bytes."""
+    fs = unpack("gpu-amd", tmp_path)
+    instinct = tmp_path / "sys/devices/pci0000:00/0000:c1:00.0"
+    place(instinct / "ras/umc_err_count", "gpu-amd/ras")
+    (instinct / "gpu_metrics").write_bytes(metrics(1, 6, 16, 3 << 16))
+    for pid, descriptor in ((2311, 5), (2311, 6), (2312, 9)):
+        place(tmp_path / f"proc/{pid}/fdinfo/{descriptor}", "gpu-amd/fdinfo")
+    return fs
+
+
+@pytest.fixture
+def intel(tmp_path):
+    fs = unpack("gpu-intel", tmp_path)
+    place(tmp_path / "proc/4711/fdinfo/12", "gpu-intel/fdinfo")
+    return fs
+
+
+@pytest.fixture
+def opened():
+    sources = []
+
+    def make(fs, **more):
+        sources.append(Gpu(fs, Settings(gpu=GpuSettings(**more))))
+        sources[-1].open()
+        return sources[-1]
+
+    yield make
+    for source in sources:
+        source.close()
+
+
+def metrics(form, content, offset, energy):
+    """A gpu_metrics table of 200 bytes."""
+    blob = bytearray(200)
+    struct.pack_into("<HBB", blob, 0, len(blob), form, content)
+    struct.pack_into("<Q", blob, offset, energy)
+    return bytes(blob)
+
+
+def values(reading, metric, **attributes):
+    """hw.id -> value, of the points with these attributes."""
+    column = reading.columns.get(metric)
+    wanted = {key.replace("__", "."): value for key, value in attributes.items()}.items()
+    pairs = zip(*column, strict=True) if column else ()
+    return {series.attributes["hw.id"]: value for series, value in pairs if wanted <= series.attributes.items()}
+
+
+def test_amd_gpus_in_the_units_of_the_conventions(amd, opened):
+    reading = opened(amd).read()
+    assert values(reading, rows.UTILIZATION, hw__gpu__task="general") == {RADEON: 0.42, INSTINCT: 0.97}
+    assert values(reading, rows.MEMORY_UTILIZATION) == {RADEON: 0.25, INSTINCT: 0.5}
+    assert values(reading, hardware.POWER) == {RADEON: 118.0, INSTINCT: 612.0}
+    assert values(reading, rows.POWER_LIMITS, hw__limit_type="current") == {RADEON: 303.0, INSTINCT: 750.0}
+    assert values(reading, hardware.ENERGY) == {INSTINCT: 3.0}
+    assert values(reading, hardware.TEMPERATURE, hw__sensor_location="hotspot") == {RADEON: 63.0, INSTINCT: 61.0}
+    assert values(reading, hardware.TEMPERATURE_LIMIT, hw__limit_type="high.critical") == {RADEON: 105.0}
+    assert values(reading, hardware.FAN_SPEED_RATIO) == {RADEON: 0.4}
+    assert values(reading, rows.FREQUENCY, hw__gpu__clock__domain="graphics") == {RADEON: 2_304_000_000}
+    assert values(reading, rows.PCIE_GENERATION) == {RADEON: 4, INSTINCT: 5}
+    assert values(reading, rows.ECC_ERRORS, error__type="corrected") == {INSTINCT: 37}
+    assert reading.columns[rows.COUNT].values == [2]  # not the BMC's
+    assert reading.problems == []
+
+
+def test_amd_gpus_under_the_seeds_names_and_labels(amd, opened):
+    reading = opened(amd).read()
+    series, found = reading.columns[rows.POWER_DRAW]
+    assert series[1].attributes == {"gpu_id": "0000:c1:00.0", "gpu_name": "AMD Instinct MI300X OAM", "gpu_uuid": INSTINCT}
+    assert list(found) == [118.0, 612.0]
+    assert list(reading.columns[rows.MEMORY_USED].values) == [6_438_256_640, 103_070_826_496]
+
+
+def test_a_process_has_what_its_clients_have_and_a_shared_client_counts_once(amd, opened):
+    reading = opened(amd).read()
+    assert values(reading, rows.PROCESS_TIME, hw__gpu__engine="gfx", process__pid=2311) == {RADEON: 3.141592653}
+    assert values(reading, rows.PROCESS_MEMORY, hw__gpu__memory__region="vram") == {RADEON: 524_288 * 1024}
+    assert values(reading, rows.PROCESS_TIME, process__pid=2312) == {}  # holds the client of 2311
+    assert rows.PROCESS_TIME not in opened(amd, processes=False).read().columns
+
+
+def test_a_process_that_closes_one_of_its_clients_keeps_its_time(amd, opened, tmp_path):
+    other = tmp_path / "proc/2311/fdinfo/6"
+    other.write_text(other.read_text().replace("drm-client-id:\t41", "drm-client-id:\t42"))
+    source = opened(amd)
+    source.read()
+    other.write_text(other.read_text().replace("3141592653", "4141592653"))
+    both = values(source.read(), rows.PROCESS_TIME, hw__gpu__engine="gfx", process__pid=2311)
+    assert both == {RADEON: pytest.approx(2 * 3.141592653 + 1)}
+    other.unlink()
+    assert values(source.read(), rows.PROCESS_TIME, hw__gpu__engine="gfx", process__pid=2311) == both
+
+
+def test_a_sleeping_amd_gpu_is_not_read(amd, opened, tmp_path):
+    source = opened(amd)
+    assert RADEON in values(source.read(), hardware.POWER)
+    (tmp_path / "sys/devices/pci0000:00/0000:03:00.0/power/runtime_status").write_text("suspended\n")
+    (tmp_path / "sys/devices/pci0000:00/0000:03:00.0/gpu_busy_percent").write_text("nobody may read this\n")
+    reading = source.read()
+    assert values(reading, hardware.POWER).keys() == {INSTINCT}
+    assert reading.columns[rows.COUNT].values == [2]
+
+
+def test_a_gpu_that_sleeps_from_the_start_is_opened_when_it_wakes(amd, opened, tmp_path):
+    device = tmp_path / "sys/devices/pci0000:00/0000:03:00.0"
+    (device / "power/runtime_status").write_text("suspended\n")
+    (device / "gpu_busy_percent").write_text("whoever reads this has woken me\n")
+    source = opened(amd)
+    assert values(source.read(), hardware.POWER).keys() == {INSTINCT}
+    (device / "power/runtime_status").write_text("active\n")
+    (device / "gpu_busy_percent").write_text("42\n")
+    reading = source.read()
+    assert values(reading, hardware.POWER).keys() == {RADEON, INSTINCT}
+    assert values(reading, rows.UTILIZATION, hw__gpu__task="general")[RADEON] == 0.42  # a file that cannot be read at first is left out
+
+
+def test_a_file_that_fails_is_one_value_less(amd, opened, tmp_path):
+    source = opened(amd)
+    source.read()
+    (tmp_path / "sys/devices/pci0000:00/0000:03:00.0/gpu_busy_percent").write_text("N/A\n")
+    reading = source.read()
+    assert values(reading, rows.UTILIZATION, hw__gpu__task="general") == {INSTINCT: 0.97}
+    assert RADEON in values(reading, hardware.POWER)
+
+
+def test_an_unplugged_gpu_is_forgotten_at_the_next_look(amd, opened, tmp_path):
+    source = opened(amd, slow_interval=Seconds(0.001))
+    source.read()
+    (tmp_path / "sys/bus/pci/devices/0000:03:00.0").unlink()
+    reading = source.read()
+    assert values(reading, hardware.POWER).keys() == {INSTINCT}
+    assert reading.columns[rows.COUNT].values == [1]
+
+
+def test_columns_keep_their_series(amd, opened):
+    source = opened(amd)
+    first, second = source.read(), source.read()
+    assert all(first.columns[metric].series is second.columns[metric].series for metric in first.columns)
+    for metric, column in second.columns.items():
+        assert len(set(map(repr, column.series))) == len(column.series), f"{metric.name}: a series twice"
+        assert all(isinstance(value, int if metric.integer else float) for value in column.values)
+
+
+def test_intel_gpus_of_both_drivers(intel, opened):
+    reading = opened(intel).read()
+    assert values(reading, rows.FREQUENCY, hw__gpu__clock__domain="graphics") == {IRIS: 950_000_000, BATTLEMAGE: 2_850_000_000}
+    assert values(reading, rows.FREQUENCY, hw__gpu__clock__domain="media") == {BATTLEMAGE: 1_200_000_000}
+    assert values(reading, rows.THROTTLED, hw__gpu__throttle__reason="graphics.pl1") == {IRIS: 1, BATTLEMAGE: 0}
+    assert values(reading, hardware.ENERGY) == {BATTLEMAGE: 987_654.321}
+    assert values(reading, rows.POWER_LIMITS) == {BATTLEMAGE: 190.0}
+    assert values(reading, hardware.TEMPERATURE, hw__sensor_location="memory") == {BATTLEMAGE: 66.0}
+    assert values(reading, rows.MEMORY_LIMIT) == {BATTLEMAGE: 12_884_901_888}
+    assert values(reading, rows.PCIE_WIDTH) == {BATTLEMAGE: 8}
+    assert values(reading, rows.PROCESS_TIME, hw__gpu__engine="render", process__pid=4711) == {IRIS: 25.662044495}
+    assert values(reading, rows.PROCESS_MEMORY) == {IRIS: 17_124 * 1024}
+    assert reading.columns[rows.COUNT].values == [2]
+
+
+def test_xe_tells_cycles_which_are_a_share_of_the_engines_time(intel, opened, tmp_path):
+    def work(cycles, clock):
+        text = "drm-driver:\txe\ndrm-pdev:\t0000:03:00.0\ndrm-client-id:\t9\n"
+        path.write_text(f"{text}drm-cycles-ccs:\t{cycles}\ndrm-total-cycles-ccs:\t{clock}\ndrm-engine-capacity-ccs:\t2\n")
+
+    path = tmp_path / "proc/4711/fdinfo/12"
+    work(1000, 100_000)
+    source = opened(intel)
+    assert rows.PROCESS_UTILIZATION not in source.read().columns  # of one reading there is no share
+    work(11_000, 120_000)
+    assert values(source.read(), rows.PROCESS_UTILIZATION, hw__gpu__task="ccs", process__pid=4711) == {BATTLEMAGE: 0.25}
+
+
+@pytest.mark.parametrize(("driver", "text"), [("", "bound to no driver"), ("vfio-pci", "bound to vfio-pci")])
+def test_a_gpu_without_its_driver_is_told_from_no_gpu(intel, opened, tmp_path, driver, text):
+    for address in (IRIS, BATTLEMAGE):
+        link = tmp_path / f"sys/devices/pci0000:00/{address}/driver"
+        link.unlink()
+        if driver:
+            os.symlink(f"../{driver}", link)
+    reading = opened(intel).read()
+    assert reading.columns[rows.COUNT].values == [0]
+    assert [problem.reason for problem in reading.problems] == [Reason.ABSENT] * 2
+    assert text in str(reading.problems[0])
+
+
+def test_a_host_without_gpus_says_so_with_a_count_of_zero(opened, tmp_path):
+    reading = opened(HostFS(str(tmp_path))).read()
+    assert reading.columns[rows.COUNT].values == [0]
+    assert reading.problems == []
+    assert reading.off is not None
+    assert reading.off.reason is Reason.ABSENT
+    assert "no GPU of NVIDIA, AMD or Intel" in str(reading.off)
+
+
+def test_energy_of_each_revision_of_gpu_metrics():
+    for content, offset in ((4, 24), (5, 88), (6, 16), (7, 24), (8, 24)):
+        assert amdgpu.energy(metrics(1, content, offset, 12345)) == 12345
+    assert amdgpu.energy(metrics(1, 3, 24, 12345)) is None  # of no known unit
+    assert amdgpu.energy(metrics(2, 4, 24, 12345)) is None  # of a processor's GPU
+    assert amdgpu.energy(metrics(1, 4, 24, 2**64 - 1)) is None
+
+
+@given(st.binary(max_size=300))
+def test_any_bytes_are_gpu_metrics_or_none(blob):
+    found = amdgpu.energy(blob)
+    assert found is None or 0 <= found < 2**64
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_error_counts_or_none(text):
+    found = amdgpu.ras(text)
+    assert found is None or min(found) >= 0
+
+
+_KEYS = st.sampled_from(
+    ["drm-driver", "drm-pdev", "drm-client-id", "drm-engine-gfx", "drm-memory-vram", "drm-resident-vram", "drm-total-vram", "x"]
+)
+
+
+@given(st.lists(st.tuples(_KEYS, st.text(max_size=12), st.sampled_from(["", " KiB", " ns", " MiB", "\t"]))))
+def test_any_lines_are_a_client_or_none(lines):
+    client = drm_fdinfo.parse("\n".join(f"{key}:\t{value}{unit}" for key, value, unit in lines))
+    assert client is None or (
+        client.driver and client.device and all(value >= 0 for value in (*client.engines.values(), *client.memory.values()))
+    )
