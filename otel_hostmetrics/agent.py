@@ -6,13 +6,15 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from typing import BinaryIO
 
 from otel_hostmetrics import __version__, logs, reload, resource
+from otel_hostmetrics.catalogue import CATALOGUE
 from otel_hostmetrics.catalogue.model import Metric
 from otel_hostmetrics.collect import Collector
+from otel_hostmetrics.enrich import build as build_workloads
 from otel_hostmetrics.errors import Unavailable
 from otel_hostmetrics.export.pipeline import Pipeline, build_pipeline
 from otel_hostmetrics.kernel.hostfs import HostFS
@@ -31,15 +33,25 @@ _STOP_BUDGET = 2.0  # s: for the last collection and the last export together
 
 def sources(settings: Settings) -> list[Source]:
     """The chosen sources, not yet opened."""
-    fs = HostFS(settings.path.root, settings.path.procfs, settings.path.sysfs)
+    fs = _host(settings)
     wanted = settings.general.sources or tuple(SOURCES)
     return [make(fs, settings) for name, make in SOURCES.items() if name in wanted and name not in settings.general.no_sources]
+
+
+def _host(settings: Settings) -> HostFS:
+    return HostFS(settings.path.root, settings.path.procfs, settings.path.sysfs)
 
 
 def kept(metric: Metric, general: General) -> bool:
     """Whether the user wants a metric: --include and --exclude are shell patterns on OpenTelemetry names."""
     wanted = any(fnmatchcase(metric.name, pattern) for pattern in general.include) if general.include else metric.enabled
     return wanted and not any(fnmatchcase(metric.name, pattern) for pattern in general.exclude)
+
+
+def _warn_of_unknown(patterns: Iterable[str]) -> None:
+    for pattern in patterns:
+        if not any(fnmatchcase(metric.name, pattern) for metric in CATALOGUE):
+            _log.warning("no metric is called %s; `otel-hostmetrics metrics` lists the names", pattern)
 
 
 class Generation:
@@ -55,7 +67,9 @@ class Generation:
         }
         enabled = {row for metrics in rows.values() for row in metrics}
         general = settings.general
-        self.collector = Collector(chosen, own, enabled, self._telemetry, general.deadline, general.max_series)
+        _warn_of_unknown((*general.include, *general.exclude))
+        self._workloads = build_workloads(_host(settings), settings.workloads) if settings.workloads.enabled else None
+        self.collector = Collector(chosen, own, enabled, self._telemetry, general.deadline, general.max_series, enrich=self._workloads)
         attributes = resource.attributes(settings.resource, settings.path, dict(os.environ))
         self.pipeline: Pipeline = build_pipeline(settings, attributes, rows, self.collector.collect, self._telemetry)
 
@@ -71,6 +85,8 @@ class Generation:
         """Export a last time if there is time for it, within *budget* seconds; give everything back."""
         self.pipeline.close(budget)
         self.collector.close()
+        if self._workloads:
+            self._workloads.close()
 
 
 class _Signals:
@@ -121,7 +137,7 @@ class Agent:
             generation = Generation(settings)
             generation.start()
         except (Unavailable, ValueError, OSError) as error:
-            _log.error("cannot start: %s", error)
+            _log.error("cannot start: %s", _why(error))
             return None
         logs.setup(settings.log)
         self._service.ready(generation.pipeline.describe())
@@ -160,6 +176,13 @@ class Agent:
             _log.warning("reload failed: back to the last good configuration")
             started = self._start(old.settings)
         return started
+
+
+def _why(error: Exception) -> str:
+    """Of what is Unavailable, the plain facts and the cure: its reason is a word for values."""
+    if not isinstance(error, Unavailable) or not error.detail:
+        return str(error)
+    return f"{error.what}: {error.detail}{f'; needs {error.needs}' if error.needs else ''}"
 
 
 def once(settings: Settings, form: str, out: BinaryIO) -> int:

@@ -6,7 +6,8 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from queue import Empty, SimpleQueue
 
 from otel_hostmetrics.catalogue.model import Metric, Series
 from otel_hostmetrics.errors import Reason, Unavailable
@@ -44,9 +45,11 @@ class _Slot:
             return Reading(), self._bug(error, began)
         self._said = ""
         reading.time_ns = reading.time_ns or time.time_ns()
-        first = reading.problems[0] if reading.problems else None
-        state, reason = (State.PARTIAL, first.reason) if first else (State.OK, None)
-        return reading, Status(state, reason, str(first or ""), first.needs if first else "", time.monotonic_ns() - began)
+        first = reading.off or (reading.problems[0] if reading.problems else None)
+        took_ns = time.monotonic_ns() - began
+        if first is None:
+            return reading, Status(State.OK, took_ns=took_ns)
+        return reading, Status(State.OFF if reading.off else State.PARTIAL, first.reason, str(first), first.needs, took_ns)
 
     def _opened_read(self) -> Reading:
         if not self._open:
@@ -86,8 +89,9 @@ class _Worker:
         self.slot = slot
         self._stale = stale  # s
         self._done_at = 0.0
-        self._wanted, self._done = threading.Event(), threading.Event()
-        self._result: tuple[Reading, Status] | None = None
+        # Queues in C, which no more than one item is ever in: an Event's wait is a new lock and Python code each time.
+        self._wanted: SimpleQueue[bool] = SimpleQueue()
+        self._done: SimpleQueue[tuple[Reading, Status]] = SimpleQueue()
         self._busy = False
         self._stop = False
         self._thread = threading.Thread(target=self._run, name=f"source-{slot.source.name}", daemon=True)
@@ -96,33 +100,32 @@ class _Worker:
         """Begin a reading, unless one is still under way or waits to be taken; one that waited too long is no news any more."""
         if not self._thread.is_alive():
             self._thread.start()
-        if self._done.is_set() and time.monotonic() - self._done_at > self._stale:
+        if not self._done.empty() and time.monotonic() - self._done_at > self._stale:
             self.take(0)
         if not self._busy:
             self._busy = True
-            self._wanted.set()
+            self._wanted.put(True)
 
     def take(self, timeout: float) -> tuple[Reading, Status] | None:
         """The reading under way once it is done; None if it is not done in time."""
-        if not self._done.wait(max(timeout, 0)):
+        try:
+            result = self._done.get(timeout=max(timeout, 0))
+        except Empty:
             return None
-        self._done.clear()
         self._busy = False
-        result, self._result = self._result, None
         return result
 
     def _run(self) -> None:
-        while self._wanted.wait() and not self._stop:
-            self._wanted.clear()
-            self._result = self.slot.read()
+        while self._wanted.get() and not self._stop:
+            result = self.slot.read()
             self._done_at = time.monotonic()
-            self._done.set()
+            self._done.put(result)
         self.slot.close()
 
     def close(self) -> None:
         """Let the thread end once its call returns; a call that never does dies with the process."""
         self._stop = True
-        self._wanted.set()
+        self._wanted.put(False)
         if self._thread.is_alive():
             self._thread.join(0.1)
 
@@ -160,7 +163,7 @@ class Collector:
     """Reads *sources*, and then *own*, the agent's own metrics, which tell of this very cycle.
 
     *enabled* are the rows to keep; *deadline* (s) bounds the wait for sources that may block; *reopen* (s) is how often a
-    source that could not be opened is tried again.
+    source that could not be opened is tried again. *enrich* is called with each source's name and reading, last of all.
     """
 
     def __init__(
@@ -172,6 +175,7 @@ class Collector:
         deadline: float,
         max_series: int,
         reopen: float = _REOPEN,
+        enrich: Callable[[str, Reading], None] | None = None,
     ) -> None:
         self._inline = [_Slot(source, reopen) for source in sources if not source.blocking]
         self._workers = [_Worker(_Slot(source, reopen), _STALE * deadline) for source in sources if source.blocking]
@@ -181,6 +185,8 @@ class Collector:
         names = [source.name for source in (*sources, *([own] if own else []))]
         self._limits = {name: _Limit(max_series) for name in names}
         self._report = Report(telemetry)
+        self._enrich = enrich
+        self._not_enriched = ""  # the bug that was logged last
         self._numbers = itertools.count(1)
 
     def collect(self) -> Snapshot:
@@ -206,8 +212,19 @@ class Collector:
         reading.columns = {metric: column for metric, column in reading.columns.items() if metric in enabled and column.series}
         reading.measurements = [each for each in reading.measurements if each.series.metric in enabled] if reading.measurements else ()
         series = self._limits[name].apply(reading)
+        if self._enrich:
+            self._add_workloads(self._enrich, name, reading)
         results[name] = (reading, status)
         self._report.tell(name, status, reading, series)
+
+    def _add_workloads(self, enrich: Callable[[str, Reading], None], name: str, reading: Reading) -> None:
+        """A bug there costs points their workloads, not the cycle."""
+        try:
+            enrich(name, reading)
+        except Exception as error:
+            said = repr(error)
+            _log.error("workloads of source %s are not known: %s", name, said, exc_info=error if said != self._not_enriched else None)
+            self._not_enriched = said
 
     def close(self) -> None:
         for slot in (*self._inline, *([self._own] if self._own else [])):

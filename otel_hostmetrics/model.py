@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple, Protocol
 
-from otel_hostmetrics.catalogue.model import Attributes, Metric, Number, Series
+from otel_hostmetrics.catalogue.model import Metric, Number, Series
 from otel_hostmetrics.errors import Reason, Unavailable
 
 
@@ -71,13 +71,6 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Give back descriptors. Safe to call twice, and after a failed open."""
-
-
-class Workloads(Protocol):
-    """Answers whose process a pid is."""
-
-    def attributes(self, pid: int) -> Attributes:
-        """``container.id``, ``k8s.pod.name``...; empty for a host process or one already gone."""
 
 
 class State(enum.Enum):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from otel_hostmetrics.catalogue import agent, bpf
+from otel_hostmetrics.catalogue import agent, bpf, energy, gpu, rdma
 from otel_hostmetrics.catalogue.model import Metric
 
-CATALOGUE: tuple[Metric, ...] = (*bpf.ALL, *agent.ALL)
+# Rows of the conventions that several sources emit are in each of their tables, and once here.
+CATALOGUE: tuple[Metric, ...] = tuple(dict.fromkeys((*bpf.ALL, *rdma.ALL, *energy.ALL, *gpu.ALL, *agent.ALL)))

@@ -119,7 +119,7 @@ class Files:
             if not os.access(self._directory, os.W_OK | os.X_OK):
                 raise PermissionError(13, "not writable")
         except OSError as error:
-            raise unavailable(error, str(self._directory), str(self._directory)) from None
+            raise unavailable(error, f"writing to {self._directory} (snapshots.directory)") from None
         self._thread.start()
 
     def close(self) -> None:

@@ -1,7 +1,7 @@
 """The catalogue as observable instruments on any MeterProvider; their callbacks replay the current snapshot.
 
-The same registration drives our provider (provider.py) and the stock SDK's. A callback returns ``Observations``, a
-sequence that is also a pair of columns: ours takes the columns as they are, any other SDK iterates.
+The same registration drives our provider (provider.py) and the stock SDK's: ours takes the snapshot's columns as they are,
+any other SDK calls the callbacks and iterates over the ``Observations`` they return.
 """
 
 from __future__ import annotations
@@ -21,13 +21,12 @@ _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 
 
 class Observations(Sequence[Observation]):
-    """The points of one metric from one source, and the Unix time of their reading."""
+    """The points of one metric from one source."""
 
-    __slots__ = ("column", "time_ns")
+    __slots__ = ("column",)
 
-    def __init__(self, column: Column, time_ns: int) -> None:
+    def __init__(self, column: Column) -> None:
         self.column = column
-        self.time_ns = time_ns
 
     def __len__(self) -> int:
         return len(self.column.series)
@@ -45,7 +44,8 @@ class Observations(Sequence[Observation]):
         for each, value in zip(series, values, strict=True):
             portable = _portable(value, each.metric.integer)
             if portable is not None:
-                yield Observation(portable, _text(each.attributes))
+                # They have one Resource for all points: a workload's attributes are the points' own there.
+                yield Observation(portable, _text({**each.resource, **each.attributes} if each.resource else each.attributes))
 
 
 def _portable(value: object, integer: bool) -> Number | None:
@@ -67,6 +67,26 @@ def _text(attributes: Attributes) -> Attributes:
     return {key: value.encode("utf-8", "replace").decode() if isinstance(value, str) else value for key, value in attributes.items()}
 
 
+class Replayed:
+    """The callback of one metric of one source: its column in the current snapshot.
+
+    Our provider does not call it: it takes what the snapshot has, so that an instrument without points costs nothing.
+    """
+
+    __slots__ = ("current", "metric", "source")
+
+    def __init__(self, current: Callable[[], Snapshot | None], metric: Metric, source: str) -> None:
+        self.current = current
+        self.metric = metric
+        self.source = source
+
+    def __call__(self, _: CallbackOptions) -> Sequence[Observation]:
+        snapshot = self.current()
+        reading = snapshot.readings.get(self.source) if snapshot else None
+        column = reading.columns.get(self.metric) if reading else None
+        return Observations(column) if column else ()
+
+
 class Replay:
     """One instrument per row on *provider*; *rows* names, per source, the metrics it may emit.
 
@@ -74,7 +94,6 @@ class Replay:
     """
 
     def __init__(self, provider: MeterProvider, rows: Mapping[str, Collection[Metric]], current: Callable[[], Snapshot | None]) -> None:
-        self._current = current
         self._histograms: dict[Metric, Histogram] = {}
         sources: dict[Metric, list[str]] = {}
         for source, metrics in rows.items():
@@ -82,9 +101,9 @@ class Replay:
                 sources.setdefault(metric, []).append(source)
         meter = provider.get_meter(SCOPE, __version__)
         for metric, names in sources.items():
-            self._create(meter, metric, [self._callback(metric, name) for name in names])
+            self._create(meter, metric, [Replayed(current, metric, name) for name in names])
 
-    def _create(self, meter: Meter, metric: Metric, callbacks: list[Callable[[CallbackOptions], Sequence[Observation]]]) -> None:
+    def _create(self, meter: Meter, metric: Metric, callbacks: Sequence[Replayed]) -> None:
         if metric.kind is Kind.HISTOGRAM:
             self._histograms[metric] = meter.create_histogram(
                 metric.name, metric.unit, metric.description, explicit_bucket_boundaries_advisory=metric.boundaries
@@ -95,17 +114,6 @@ class Replay:
             meter.create_observable_up_down_counter(metric.name, callbacks, metric.unit, metric.description)
         else:
             meter.create_observable_gauge(metric.name, callbacks, metric.unit, metric.description)
-
-    def _callback(self, metric: Metric, source: str) -> Callable[[CallbackOptions], Sequence[Observation]]:
-        current = self._current
-
-        def callback(_: CallbackOptions) -> Sequence[Observation]:
-            snapshot = current()
-            reading = snapshot.readings.get(source) if snapshot else None
-            column = reading.columns.get(metric) if reading else None
-            return Observations(column, reading.time_ns) if column and reading else ()
-
-        return callback
 
     def record(self, measurements: Sequence[Measurement]) -> None:
         """Histograms are not observable: hand each measurement of a new snapshot over, once."""

@@ -17,7 +17,7 @@ from otel_hostmetrics.store import Fresh, Store
 from otel_hostmetrics.telemetry import Telemetry
 
 Rows = Mapping[str, Collection[Metric]]  # by source
-_DELIVERY_MARGIN = 0.1  # s of a stop's budget left for giving back what is open
+DELIVERY_MARGIN = 0.1  # s of a stop's budget left for giving back what is open
 
 
 class Pipeline(Protocol):
@@ -114,7 +114,7 @@ class Native:
         return ", ".join(self._exits) or "nothing is exported"
 
     def close(self, budget: float) -> None:
-        deadline = time.monotonic() + budget - _DELIVERY_MARGIN
+        deadline = time.monotonic() + budget - DELIVERY_MARGIN
         stop, self._stop_push = self._stop_push, None
         if stop and budget and not self.hangs():
             self.tick()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,8 +22,9 @@ from opentelemetry.sdk.resources import Resource
 
 from otel_hostmetrics.catalogue.model import Attributes
 from otel_hostmetrics.collect import measurements
+from otel_hostmetrics.errors import unavailable
 from otel_hostmetrics.export.metering import Replay
-from otel_hostmetrics.export.pipeline import Native, Rows
+from otel_hostmetrics.export.pipeline import DELIVERY_MARGIN, Native, Rows
 from otel_hostmetrics.model import Snapshot
 from otel_hostmetrics.settings import Otlp, Settings
 from otel_hostmetrics.telemetry import Telemetry
@@ -88,7 +90,10 @@ class Stock:
         host, port = parse_listen(self._settings.prometheus.listen)
         registry = CollectorRegistry()
         reader = PrometheusMetricReader(scope_info_enabled=False, registry=registry)
-        server, thread = start_http_server(port, host, registry)
+        try:
+            server, thread = start_http_server(port, host, registry)
+        except OSError as error:
+            raise unavailable(error, f"listening on {host}:{port} (prometheus.listen)", "CAP_NET_BIND_SERVICE") from None
         self._close += [lambda: thread.join(1), server.server_close, server.shutdown]
         self._exits.append(f"Prometheus on http://{host}:{server.server_port}/metrics (SDK)")
         return reader
@@ -110,6 +115,7 @@ class Stock:
         return self._native.once(form)
 
     def close(self, budget: float) -> None:
+        deadline = time.monotonic() + budget - DELIVERY_MARGIN
         provider, self._provider = self._provider, None
         if provider:
             if budget and not self._native.hangs():
@@ -117,7 +123,7 @@ class Stock:
             # The SDK's own shutdown may take 16 s with the collector away; a daemon thread keeps our promise of *budget*.
             thread = threading.Thread(target=provider.shutdown, args=(budget * 1000,), name="sdk-shutdown", daemon=True)
             thread.start()
-            thread.join(budget)
+            thread.join(max(deadline - time.monotonic(), 0.0))
         while self._close:
             self._close.pop()()
         self._native.close(budget)

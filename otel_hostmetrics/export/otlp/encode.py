@@ -12,6 +12,7 @@ from otel_hostmetrics.export.otlp import wire
 from otel_hostmetrics.export.otlp.delta import Deltas, Increments
 from otel_hostmetrics.export.otlp.points import Numbers, Points, histograms, moving_head, number_head
 from otel_hostmetrics.export.otlp.request import CUMULATIVE, DELTA, Frame, Packer, Piece, Request
+from otel_hostmetrics.export.otlp.workloads import Block, Stripe, Whose
 from otel_hostmetrics.model import Batch, Column, Distribution, Family
 
 __all__ = ["Encoder", "Request"]
@@ -39,26 +40,34 @@ class Encoder:
         self._deltas = Deltas(start_ns)
         self._families: dict[Metric, _Numbers | _Histograms] = {}
         self._resources: dict[int, tuple[Attributes | None, bytes]] = {}
+        self._block = Block(lambda workload: wire.attributes(1, {**self._resource, **workload}), self._scope, settings.max_request_bytes)
 
     def encode(self, batch: Batch) -> list[Request]:
         """One request, or several if one would reach max_request_bytes; none if there is no point."""
         host: list[Piece] = []
         pieces: dict[int, tuple[Attributes | None, list[Piece]]] = {id(None): (None, host)}
-        families = {}
+        # A family that is gone is forgotten, its templates with it.
+        self._families = {family.metric: self._families.get(family.metric) or self._family(family.metric) for family in batch.families}
+        block = self._workloads(batch)
         for family in batch.families:
-            encoder = families[family.metric] = self._families.get(family.metric) or self._family(family.metric)
+            encoder = self._families[family.metric]
             gains = self._deltas.family(family) if encoder.delta else None
-            for resource, columns in encoder.encode(family, gains):
+            for resource, columns in encoder.encode(family, gains, block is not None):
                 target = host if resource is None else pieces.setdefault(id(resource), (resource, []))[1]
                 target.append(Piece(encoder.frame, columns))
-        self._families = families  # a family that is gone is forgotten, its templates with it
-        return self._pack(pieces)
+        return self._pack(pieces, block or [])
+
+    def _workloads(self, batch: Batch) -> list[tuple[bytes, int]] | None:
+        """All points of workloads; None if some cannot go into a block, for a workload is to have one ResourceMetrics only."""
+        found = [self._families[family.metric].stripes(family) for family in batch.families]
+        stripes = [stripe for each in found for stripe in each or ()]
+        return self._block.encode(stripes) if None not in found else None
 
     def _family(self, metric: Metric) -> _Numbers | _Histograms:
         make = _Histograms if metric.kind is Kind.HISTOGRAM else _Numbers
         return make(metric, metric.kind in self._delta_kinds, self._start_ns)
 
-    def _pack(self, pieces: dict[int, tuple[Attributes | None, list[Piece]]]) -> list[Request]:
+    def _pack(self, pieces: dict[int, tuple[Attributes | None, list[Piece]]], block: list[tuple[bytes, int]]) -> list[Request]:
         resources = {}
         packer = Packer(self._scope, self._limit)
         for key, (resource, group) in pieces.items():
@@ -66,6 +75,8 @@ class Encoder:
             resources[key] = known  # with the mapping itself, so that its identity is not given to another
             packer.resource(known[1], group)
         self._resources = resources
+        for encoded, points in block:
+            packer.whole(encoded, points)
         return packer.requests()
 
 
@@ -80,12 +91,31 @@ class _Part(NamedTuple):
     numbers: Numbers
 
 
-class _Template(NamedTuple):
+class _Template:
     """What was precompiled for a tuple of series."""
 
-    series: tuple[Series, ...]  # also keeps the tuple alive, so that its identity is not given to another
-    heads: list[bytes]
-    parts: list[_Part]
+    def __init__(self, series: tuple[Series, ...], heads: list[bytes], make: Callable[[Sequence[bytes]], Numbers]) -> None:
+        self.series = series  # also keeps the tuple alive, so that its identity is not given to another
+        self.heads = heads
+        self._make = make
+        groups: dict[int, list[int]] = {}
+        for index, one in enumerate(series):
+            groups.setdefault(id(one.resource), []).append(index)
+        self._groups = [(series[indices[0]].resource, indices) for indices in groups.values()]
+        self.whose: Whose = [(resource, indices) for resource, indices in self._groups if resource is not None]
+        self._parts: dict[bool, list[_Part]] = {}
+
+    def parts(self, host_only: bool) -> list[_Part]:
+        """Made when first needed: workloads' points mostly go out in a block."""
+        found = self._parts.get(host_only)
+        if found is None:
+            chosen = [(resource, indices) for resource, indices in self._groups if resource is None or not host_only]
+            found = self._parts[host_only] = [self._part(resource, indices) for resource, indices in chosen]
+        return found
+
+    def _part(self, resource: Attributes | None, indices: list[int]) -> _Part:
+        pick = _all if len(self._groups) == 1 else _picker(indices)
+        return _Part(resource, pick, self._make(pick(self.heads)))
 
 
 class _Numbers:
@@ -98,17 +128,30 @@ class _Numbers:
         self._start_ns = start_ns
         self._templates: dict[int, _Template] = {}  # by identity of Column.series
 
-    def encode(self, family: Family, gains: list[Increments] | None) -> _Encoded:
+    def stripes(self, family: Family) -> list[Stripe] | None:
+        """Columns with points of workloads; None if a block cannot hold them."""
         present = {id(column.series): column.series for _, column in family.columns}
         if present.keys() != self._templates.keys():
             self._rebuild(present)
+        if self.delta:  # their start times move, too
+            return None if any(template.whose for template in self._templates.values()) else []
+        found = ((time_ns, column, self._templates[id(column.series)]) for time_ns, column in family.columns)
+        integer = self._metric.integer
+        return [
+            Stripe(self.frame, integer, each.heads, each.whose, time_ns, column.values)  # type: ignore[arg-type] # numbers, not distributions
+            for time_ns, column, each in found
+            if each.whose
+        ]
+
+    def encode(self, family: Family, gains: list[Increments] | None, in_block: bool) -> _Encoded:
+        """The points that are not *in_block*, after stripes()."""
         encoded: dict[int, tuple[Attributes | None, list[Points]]] = {}
         for index, (time_ns, column) in enumerate(family.columns):
             values, starts = gains[index] if gains else (column.values, None)
-            for resource, pick, numbers in self._templates[id(column.series)].parts:
-                points = numbers.encode(time_ns, pick(values), starts and pick(starts))
+            for part in self._templates[id(column.series)].parts(in_block):
+                points = part.numbers.encode(time_ns, part.pick(values), starts and part.pick(starts))
                 if points.number:
-                    encoded.setdefault(id(resource), (resource, []))[1].append(points)
+                    encoded.setdefault(id(part.resource), (part.resource, []))[1].append(points)
         return list(encoded.values())
 
     def _rebuild(self, columns: dict[int, tuple[Series, ...]]) -> None:
@@ -118,14 +161,7 @@ class _Numbers:
 
     def _compile(self, series: tuple[Series, ...], known: dict[Series, bytes]) -> _Template:
         heads = [known.get(one) or self._head(one) for one in series]
-        groups: dict[int, list[int]] = {}
-        for index, one in enumerate(series):
-            groups.setdefault(id(one.resource), []).append(index)
-        parts = []
-        for indices in groups.values():
-            pick = _all if len(groups) == 1 else _picker(indices)
-            parts.append(_Part(series[indices[0]].resource, pick, Numbers(pick(heads), self._metric.integer, self.delta)))
-        return _Template(series, heads, parts)
+        return _Template(series, heads, lambda chosen: Numbers(chosen, self._metric.integer, self.delta))
 
     def _head(self, series: Series) -> bytes:
         if self.delta:
@@ -154,7 +190,11 @@ class _Histograms:
         self._boundaries = metric.boundaries
         self._start_ns = start_ns
 
-    def encode(self, family: Family, gains: list[Increments] | None) -> _Encoded:
+    def stripes(self, family: Family) -> list[Stripe] | None:
+        """As of numbers; histograms have no fixed size."""
+        return None if any(one.resource for _, column in family.columns for one in column.series) else []
+
+    def encode(self, family: Family, gains: list[Increments] | None, in_block: bool) -> _Encoded:  # noqa: ARG002 - as of numbers
         encoded: dict[int, tuple[Attributes | None, list[Points]]] = {}
         for index, (time_ns, column) in enumerate(family.columns):
             for resource, rows in self._by_resource(column, gains[index] if gains else None).values():

@@ -14,8 +14,9 @@ from otel_hostmetrics.model import Distribution
 
 _DATA_POINT = b"\x0a"  # field 1 of Gauge, Sum and Histogram
 _START, _TIME = b"\x11", b"\x19"  # start_time_unix_nano = 2, time_unix_nano = 3: fixed64
-_VALUE_TAG = {"d": 0x21, "q": 0x31}  # as_double = 4: double, as_int = 6: sfixed64
+VALUE_TAG = {"d": 0x21, "q": 0x31}  # as_double = 4: double, as_int = 6: sfixed64
 _FIXED = 9  # a tag and eight bytes
+FILLED = 2 * _FIXED - 1  # what comes behind a number_head(): a time, and a value with its tag
 _NUMBER_ATTRIBUTES, _HISTOGRAM_ATTRIBUTES = 7, 9
 
 _fixed64 = struct.Struct("<Q").pack
@@ -60,7 +61,7 @@ class _Template:
         self._size = stride // 2 * _FIXED - 1  # of a point without its head, which ends with the first tag
         self._args: list[bytes | Number] = [0] * (stride * len(heads))
         self._args[::stride] = heads
-        self._args[stride - 2 :: stride] = [_VALUE_TAG[code] for code in codes]
+        self._args[stride - 2 :: stride] = [VALUE_TAG[code] for code in codes]
         if moving:
             self._args[2::stride] = [_TIME[0]] * len(heads)
 
@@ -94,7 +95,7 @@ class Numbers:
 
         An integer beyond 64 bits and a float among integers go out as_double; what is not finite is left out.
         """
-        if self._integer or _all_finite(values):
+        if self._integer or all_finite(values):
             try:
                 return Points(self._regular.fill(time_ns, values, starts), len(values), self._regular.ends)
             except (struct.error, OverflowError):
@@ -110,7 +111,8 @@ class Numbers:
         return Points(self._odd.fill(time_ns, values, starts), len(values), self._odd.ends)
 
 
-def _all_finite(values: Sequence[Number]) -> bool:
+def all_finite(values: Sequence[Number]) -> bool:
+    """False if one is not; also if only their sum is not, which then costs time and nothing else."""
     try:
         return math.isfinite(sum(values))  # 4 ns per point; one by one takes 40
     except OverflowError:  # an integer beyond the range of a double

@@ -82,6 +82,14 @@ class Packer:
             self._points += count
         self._close(resource, chunks, size)
 
+    def whole(self, encoded: bytes, points: int) -> None:
+        """Add complete ResourceMetrics, together below the limit."""
+        if self._closed and self._closed_size + len(encoded) >= self._limit:
+            self._finish()
+        self._closed.append(encoded)
+        self._closed_size += len(encoded)
+        self._points += points
+
     def requests(self) -> list[Request]:
         """Everything added, as requests."""
         self._finish()

@@ -1,4 +1,4 @@
-"""The protobuf wire format, as far as OTLP needs it (protobuf.dev/programming-guides/encoding).
+"""Writing the protobuf wire format, as far as OTLP needs it (protobuf.dev/programming-guides/encoding); protobuf.py reads it.
 
 Written by hand because importing google.protobuf and the generated classes costs 6 MB of resident memory, and
 because filling generated objects costs 100 times what a precompiled template does.
@@ -7,15 +7,13 @@ because filling generated objects costs 100 times what a precompiled template do
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
 
 from otel_hostmetrics.catalogue.model import Attributes, AttributeValue
-from otel_hostmetrics.errors import Reason, Unavailable
+from otel_hostmetrics.protobuf import DELIMITED, INT64_MAX, INT64_MIN, fields, signed, varints
 
-VARINT, FIXED64, DELIMITED, FIXED32 = 0, 1, 2, 5  # wire types
-INT64_MIN, INT64_MAX = -(1 << 63), (1 << 63) - 1
+__all__ = ["DELIMITED", "INT64_MAX", "INT64_MIN", "attributes", "delimited", "fields", "signed", "text", "varint", "varints"]
+
 _UINT64 = (1 << 64) - 1
-_VARINT_BYTES = 10  # of the longest varint of 64 bits
 
 _double = struct.Struct("<d").pack
 _pairs: dict[tuple[int, str, str], bytes] = {}
@@ -82,56 +80,3 @@ def _any_value(value: AttributeValue) -> bytes:
     if INT64_MIN <= value <= INT64_MAX:
         return b"\x18" + varint(value & _UINT64)
     return delimited(1, str(value).encode())  # OpenTelemetry specification, "Attribute type mapping": decimal text
-
-
-def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Field numbers and raw values of one message: an int of a varint, the bytes of everything else.
-
-    Raises Unavailable(MALFORMED) on what is not protobuf, and on groups, which proto3 does not have.
-    """
-    at = 0
-    while at < len(data):
-        tag, at = _read_varint(data, at)
-        number, wire = tag >> 3, tag & 7
-        if number == 0:
-            raise _malformed("field number 0")
-        if wire == VARINT:
-            value, at = _read_varint(data, at)
-            yield number, value
-            continue
-        if wire == DELIMITED:
-            size, at = _read_varint(data, at)
-        elif wire in (FIXED64, FIXED32):
-            size = 8 if wire == FIXED64 else 4
-        else:
-            raise _malformed(f"wire type {wire}")
-        if size > len(data) - at:
-            raise _malformed(f"field {number} is cut off")
-        yield number, data[at : at + size]
-        at += size
-
-
-def varints(data: bytes) -> Iterator[int]:
-    """Give the numbers of a packed field. Raises Unavailable(MALFORMED)."""
-    at = 0
-    while at < len(data):
-        value, at = _read_varint(data, at)
-        yield value
-
-
-def _read_varint(data: bytes, at: int) -> tuple[int, int]:
-    value = 0
-    for shift, byte in enumerate(data[at : at + _VARINT_BYTES]):
-        value |= (byte & 0x7F) << 7 * shift
-        if byte < 0x80:
-            return value & _UINT64, at + shift + 1
-    raise _malformed("a varint does not end")
-
-
-def signed(number: int) -> int:
-    """Read a varint as int32 or int64: two's complement in 64 bits."""
-    return number - (1 << 64) if number > INT64_MAX else number
-
-
-def _malformed(detail: str) -> Unavailable:
-    return Unavailable(Reason.MALFORMED, "protobuf message", detail)

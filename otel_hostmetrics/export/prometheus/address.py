@@ -40,7 +40,7 @@ def bind(host: str, port: int) -> socket.socket:
             listener.close()
             raise
     except OSError as error:  # gaierror is one too
-        raise unavailable(error, f"listening on {_shown(host)}:{port}", "CAP_NET_BIND_SERVICE") from None
+        raise unavailable(error, f"listening on {_shown(host)}:{port} (prometheus.listen)", "CAP_NET_BIND_SERVICE") from None
     return listener
 
 

@@ -22,6 +22,7 @@ from otel_hostmetrics.sources.bpf import links, maps, programs
 from otel_hostmetrics.sources.bpf.aggregate import Aggregate
 from otel_hostmetrics.sources.bpf.engines import Inventory
 from otel_hostmetrics.sources.bpf.objects import Objects
+from otel_hostmetrics.sources.bpf.owners import owners
 from otel_hostmetrics.sources.bpf.relations import Relations
 from otel_hostmetrics.sources.bpf.statistics import Statistics
 from otel_hostmetrics.sources.bpf.surroundings import Surroundings
@@ -120,8 +121,16 @@ class Bpf:
         if names != (self._link_binder.interfaces, self._link_binder.cgroups):
             self._link_binder.interfaces, self._link_binder.cgroups = names
             self._links.rebind()
+        self._settle_owners()
         self._looked_at = now
         self._looked_changes = self._programs.changes + self._maps.changes + self._links.changes
+
+    def _settle_owners(self) -> None:
+        around = self._surroundings
+        found = owners(around.holders, around.attachments, self._programs.records, self._links.records)
+        self._programs.own(found.programs)
+        self._maps.own(found.maps)
+        self._links.own(found.links)
 
     def _refresh_records(self, first: bool) -> None:
         """Maps that grow; and each object once after it was first seen: loaders bind maps and freeze them right after loading."""

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Generic, NamedTuple, TypeVar
 
-from otel_hostmetrics.catalogue.model import Metric, Number, Series
+from otel_hostmetrics.catalogue.model import Metric, Number, Owner, Series
 from otel_hostmetrics.kernel.bpf_objects import Link, Map, Program
 from otel_hostmetrics.model import Column
 
@@ -37,6 +37,7 @@ class Objects(Generic[R]):
         self._complete = True  # each of them has a record
         self.records: dict[int, R] = {}
         self._bound: dict[int, Bound] = {}
+        self.owners: Mapping[int, Owner] = {}
         self._type_series: dict[int, Series] = {}
         self.columns: dict[Metric, Column] = {}
         self._live: dict[Metric, tuple[tuple[Series, ...], list[int]]] = {}
@@ -55,7 +56,7 @@ class Objects(Generic[R]):
         if ids == self._ids and not found:
             return
         self.records = {each: record for each in ids if (record := self.records.get(each) or found.get(each)) is not None}
-        self._bound = {each: self._bound.get(each) or self._bind(record) for each, record in self.records.items()}
+        self._bound = {each: self._bound.get(each) or self._owned(record) for each, record in self.records.items()}
         self._ids, self._complete = ids, len(self.records) == len(ids)  # an id without a record is tried again
         self._arrange()
 
@@ -72,11 +73,27 @@ class Objects(Generic[R]):
         self._rebind(self.records)
         self._arrange()
 
+    def own(self, owners: Mapping[int, Owner]) -> None:
+        """Whose the objects are now, by id. Those that changed hands get new series."""
+        changed = {each: record for each, record in self.records.items() if owners.get(each) != self.owners.get(each)}
+        self.owners = owners
+        if changed:
+            self._rebind(changed)
+            self._arrange()
+
+    def _owned(self, record: R) -> Bound:
+        bound: Bound = self._bind(record)
+        owner = self.owners.get(record.id)
+        if owner:
+            for series in (*(series for series, _ in bound.fixed), *bound.live.values()):
+                series.owner = owner
+        return bound
+
     def _rebind(self, records: Mapping[int, R]) -> None:
         """Keep the Series that come out the same: counters go on where they are, also for exporters that send deltas."""
         for each, record in records.items():
             old: Bound = self._bound[each]
-            new = self._bind(record)
+            new = self._owned(record)
             known = {_key(series): series for series in (*[series for series, _ in old.fixed], *old.live.values())}
             fixed = [(known.get(_key(series), series), value) for series, value in new.fixed]
             self._bound[each] = Bound(fixed, {metric: known.get(_key(series), series) for metric, series in new.live.items()})
@@ -125,8 +142,8 @@ class Objects(Generic[R]):
         return self._live.get(metric, ((), []))[0]
 
 
-def _key(series: Series) -> tuple[Metric, frozenset[tuple[str, object]]]:
-    return series.metric, frozenset(series.attributes.items())
+def _key(series: Series) -> tuple[Metric, frozenset[tuple[str, object]], Owner | None]:
+    return series.metric, frozenset(series.attributes.items()), series.owner
 
 
 def _same(old: tuple[Series, ...], new: list[Series]) -> tuple[Series, ...]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from otel_hostmetrics.catalogue import bpf as rows
-from otel_hostmetrics.catalogue.model import AttributeValue, Metric, Series
+from otel_hostmetrics.catalogue.model import AttributeValue, Metric, Owner, Series
 from otel_hostmetrics.kernel.bpf_objects import Map, Program
 from otel_hostmetrics.model import Column
 from otel_hostmetrics.sources.bpf.objects import Objects
+
+_Key = tuple[int, int, str | None, Owner | None]
 
 
 class Relations:
@@ -16,7 +18,7 @@ class Relations:
 
     def __init__(self) -> None:
         self._changes = (-1, -1)
-        self._series: dict[tuple[int, int, str | None], Series] = {}
+        self._series: dict[_Key, Series] = {}
         self._column = Column((), ())
 
     def columns(self, programs: Objects[Program], maps: Objects[Map]) -> Iterable[tuple[Metric, Column]]:
@@ -24,9 +26,9 @@ class Relations:
         if changes != self._changes:
             self._changes = changes
             pairs = [(program, each) for program in programs.records.values() for each in program.map_ids or ()]
-            used = {(program.id, each, _name(each, maps)): program for program, each in pairs}
+            used = {(program.id, each, _name(each, maps), programs.owners.get(program.id)): program for program, each in pairs}
             if used.keys() != self._series.keys():
-                self._series = {key: self._series.get(key) or rows.PROGRAM_MAP.series(_labels(used[key], *key[1:])) for key in used}
+                self._series = {key: self._series.get(key) or _bound(used[key], *key[1:]) for key in used}
                 self._column = Column(tuple(self._series.values()), (1,) * len(self._series))
         yield rows.PROGRAM_MAP, self._column
 
@@ -34,6 +36,12 @@ class Relations:
 def _name(map_id: int, maps: Objects[Map]) -> str | None:
     record = maps.records.get(map_id)
     return record.name if record else None
+
+
+def _bound(program: Program, map_id: int, name: str | None, owner: Owner | None) -> Series:
+    series = rows.PROGRAM_MAP.series(_labels(program, map_id, name))
+    series.owner = owner
+    return series
 
 
 def _labels(program: Program, map_id: int, name: str | None) -> dict[str, AttributeValue]:

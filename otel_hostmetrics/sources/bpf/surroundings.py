@@ -55,6 +55,8 @@ class Surroundings:
         self._tables = {metric: _Table(metric) for metric in (rows.OBJECT_HOLDER, rows.OBJECT_PIN, rows.CGROUP_PROGRAM)}
         self._held: dict[str, set[int]] = {}
         self._all_seen = False  # of every process it is known what it holds
+        self.holders: list[Holder] = []
+        self.attachments: list[CgroupAttachment] = []
         self.cgroup_paths: dict[int, str] = {}
         self.problems: list[Unavailable] = []
 
@@ -80,10 +82,10 @@ class Surroundings:
             self._tables[metric].fill(())
 
     def _look_up_holders(self) -> None:
-        self._held, self._all_seen = {}, False
-        holders, problems = self._scan_holders()
+        self._held, self._all_seen, self.holders = {}, False, []
+        self.holders, problems = self._scan_holders()
         self.problems += problems
-        objects = [each for each in holders if each.kind != "btf"]
+        objects = [each for each in self.holders if each.kind != "btf"]
         self._tables[rows.OBJECT_HOLDER].fill((each[:5], lambda each=each: _holder(each), each.fds) for each in objects)  # type: ignore[misc]
         self._held = {kind: {each.id for each in objects if each.kind == kind} for kind in ("program", "link")}
         self._all_seen = not problems
@@ -94,7 +96,9 @@ class Surroundings:
         self._tables[rows.OBJECT_PIN].fill((pin, lambda pin=pin: _pin(pin), 1) for pin in pins)  # type: ignore[misc]
 
     def _look_up_cgroups(self, programs: Mapping[int, Program], links: Mapping[int, Link]) -> None:
+        self.attachments = []
         attachments, problems = self._cgroups.scan({program.type for program in programs.values()})
+        self.attachments = attachments
         self.problems += problems
         self.cgroup_paths = {each.cgroup_id: each.cgroup for each in attachments}
         held = self._held_programs(links)

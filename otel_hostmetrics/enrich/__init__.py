@@ -1,0 +1,54 @@
+"""From a pid or cgroup to the container and the pod: every point knows whose it is.
+
+A cycle asks only what costs microseconds (workloads.py: cgroup files and paths). The names behind the ids come from
+runtimes' files, sockets and the kubelet, which a thread of its own asks (refresh.py).
+"""
+
+from __future__ import annotations
+
+from otel_hostmetrics.enrich.names import Lookup
+from otel_hostmetrics.enrich.refresh import Refresh
+from otel_hostmetrics.enrich.stage import Stage
+from otel_hostmetrics.enrich.workloads import Workloads
+from otel_hostmetrics.kernel.hostfs import HostFS
+from otel_hostmetrics.settings import Workloads as Settings
+
+
+def build(fs: HostFS, settings: Settings) -> Stage:
+    """The stage as configured. Its thread starts with the first workload that is seen."""
+    refresh = Refresh(lookups(fs, settings), settings.interval)
+    return Stage(Workloads(fs, refresh, settings.resource), refresh, settings.points, devices=bool(settings.pod_resources))
+
+
+def lookups(fs: HostFS, settings: Settings) -> list[Lookup]:
+    """The ways to names that are configured, the one that knows most last. What is not, is not imported."""
+    found: list[Lookup] = []
+    if settings.pod_logs:
+        from otel_hostmetrics.enrich.pod_logs import PodLogs
+
+        found.append(PodLogs(fs, settings.pod_logs))
+    if settings.bundles:
+        from otel_hostmetrics.enrich.bundles import Bundles
+
+        found.append(Bundles(fs, settings.bundles))
+    if settings.docker:
+        from otel_hostmetrics.enrich.docker import Docker
+
+        found.append(Docker(fs.path(settings.docker)))
+    if settings.podman:
+        from otel_hostmetrics.enrich.podman import Podman
+
+        found.append(Podman(fs.path(settings.podman)))
+    if settings.cri:
+        from otel_hostmetrics.enrich.cri import Cri
+
+        found.append(Cri(fs.path(settings.cri), settings.pod_labels))
+    if settings.kubelet:
+        from otel_hostmetrics.enrich.kubelet import Kubelet
+
+        found.append(Kubelet(settings))
+    if settings.pod_resources:
+        from otel_hostmetrics.enrich.pod_resources import PodResources
+
+        found.append(PodResources(fs, fs.path(settings.pod_resources)))
+    return found

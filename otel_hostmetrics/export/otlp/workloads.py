@@ -1,0 +1,139 @@
+"""The points of all workloads in one go, a ResourceMetrics for each workload.
+
+A host has many workloads with few points each, so that framing them one by one costs more than the points: 2-5 us a point.
+But all lengths are as constant as those of the points themselves while no series comes or goes, so the whole block of
+ResourceMetrics is one struct, too: 0.1 us a point (measured, 300 containers with 30 points each).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from operator import itemgetter
+from typing import NamedTuple
+
+from otel_hostmetrics.catalogue.model import Attributes, Number
+from otel_hostmetrics.export.otlp import wire
+from otel_hostmetrics.export.otlp.points import FILLED, VALUE_TAG, all_finite
+from otel_hostmetrics.export.otlp.request import Frame
+
+Whose = list[tuple[Attributes, list[int]]]  # workloads and the positions of their points in a column
+
+
+class Stripe(NamedTuple):
+    """A column with points of workloads. *heads* and *whose* are the same objects while its series stay the same."""
+
+    frame: Frame
+    integer: bool
+    heads: Sequence[bytes]
+    whose: Whose
+    time_ns: int
+    values: Sequence[Number]
+
+
+class _Run(NamedTuple):
+    """The points of one stripe that belong to one workload."""
+
+    stripe: int
+    code: str
+    heads: list[bytes]
+    positions: list[int]  # in the values of all stripes
+
+
+class _Struct:
+    """Some of the workloads: what fits into one request."""
+
+    def __init__(self, runs: Sequence[_Run]) -> None:
+        heads = [head for run in runs for head in run.heads]
+        positions = [position for run in runs for position in run.positions]
+        self.points = len(heads)
+        self._pack = struct.Struct("<" + "".join([f"{len(head)}sQB{run.code}" for run in runs for head in run.heads])).pack
+        self._args: list[bytes | Number] = [0] * (4 * len(heads))
+        self._args[::4] = heads
+        self._args[2::4] = [VALUE_TAG[run.code] for run in runs for _ in run.heads]
+        self._stripes = [run.stripe for run in runs for _ in run.heads]
+        self._pick = itemgetter(*positions) if len(positions) > 1 else itemgetter(slice(positions[0], positions[0] + 1))
+
+    def fill(self, times: Sequence[int], values: Sequence[Number]) -> bytes:
+        """Raises struct.error or OverflowError for a value that its field cannot hold."""
+        same = len(set(times)) == 1
+        self._args[1::4] = [times[0]] * self.points if same else [times[stripe] for stripe in self._stripes]
+        self._args[3::4] = self._pick(values)
+        return self._pack(*self._args)
+
+
+class Block:
+    """Keeps what was compiled for the stripes of the last batch. *resource* encodes the whole Resource of a workload."""
+
+    def __init__(self, resource: Callable[[Attributes], bytes], scope: bytes, limit: int) -> None:
+        self._resource = resource
+        self._scope = wire.delimited(1, scope)
+        self._limit = limit
+        self._known: list[tuple[Frame, Whose]] = []
+        self._structs: list[_Struct] | None = []
+
+    def encode(self, stripes: Sequence[Stripe]) -> list[tuple[bytes, int]] | None:
+        """Whole ResourceMetrics and their numbers of points, each below the limit.
+
+        None if that cannot be: a value that is not finite or no integer where the others are, or a workload beyond the limit.
+        Raises ValueError for a column of another size than its series.
+        """
+        for stripe in stripes:
+            if len(stripe.values) != len(stripe.heads):  # all columns behind it would be shifted
+                raise ValueError(f"a column of size {len(stripe.values)} for {len(stripe.heads)} series")
+        if len(stripes) != len(self._known) or any(
+            stripe.whose is not whose or stripe.frame is not frame for stripe, (frame, whose) in zip(stripes, self._known, strict=True)
+        ):
+            self._known = [(stripe.frame, stripe.whose) for stripe in stripes]
+            self._structs = self._compiled(stripes)
+        if self._structs is None or not all(stripe.integer or all_finite(stripe.values) for stripe in stripes):
+            return None
+        times = [stripe.time_ns for stripe in stripes]
+        values = list(chain.from_iterable([stripe.values for stripe in stripes]))
+        try:
+            return [(each.fill(times, values), each.points) for each in self._structs]
+        except (struct.error, OverflowError):
+            return None
+
+    def _compiled(self, stripes: Sequence[Stripe]) -> list[_Struct] | None:
+        structs: list[_Struct] = []
+        runs: list[_Run] = []
+        size = 0
+        for resource, metrics in _by_workload(stripes):
+            length = self._frame(self._resource(resource), metrics)
+            if length >= self._limit:
+                return None
+            if runs and size + length >= self._limit:
+                structs.append(_Struct(runs))
+                runs, size = [], 0
+            runs += chain.from_iterable(metrics.values())
+            size += length
+        return [*structs, _Struct(runs)] if runs else structs
+
+    def _frame(self, resource: bytes, metrics: dict[Frame, list[_Run]]) -> int:
+        """Put all that stands before a workload's points into the heads of the points; returns the size of it all."""
+        size = 0
+        for frame, runs in metrics.items():
+            length = sum([len(head) + FILLED for run in runs for head in run.heads])
+            prefix = frame.prefix(length)
+            runs[0].heads[0] = prefix + runs[0].heads[0]
+            size += len(prefix) + length
+        scope = b"\x12" + wire.varint(len(self._scope) + size) + self._scope
+        resource = wire.delimited(1, resource)
+        begin = b"\x0a" + wire.varint(len(resource) + len(scope) + size) + resource + scope
+        first = next(iter(metrics.values()))[0]
+        first.heads[0] = begin + first.heads[0]
+        return len(begin) + size
+
+
+def _by_workload(stripes: Sequence[Stripe]) -> Iterator[tuple[Attributes, dict[Frame, list[_Run]]]]:
+    found: dict[int, tuple[Attributes, dict[Frame, list[_Run]]]] = {}
+    offset = 0
+    for index, stripe in enumerate(stripes):
+        code, heads = "q" if stripe.integer else "d", stripe.heads
+        for resource, positions in stripe.whose:
+            run = _Run(index, code, [heads[at] for at in positions], [offset + at for at in positions])
+            found.setdefault(id(resource), (resource, {}))[1].setdefault(stripe.frame, []).append(run)
+        offset += len(heads)
+    return iter(found.values())
