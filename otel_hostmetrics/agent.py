@@ -11,14 +11,15 @@ from fnmatch import fnmatchcase
 from typing import BinaryIO
 
 from otel_hostmetrics import __version__, logs, reload, resource
-from otel_hostmetrics.catalogue import CATALOGUE
+from otel_hostmetrics.attribution import Attribution
+from otel_hostmetrics.catalogue import CATALOGUE, hardware
 from otel_hostmetrics.catalogue.model import Metric
 from otel_hostmetrics.collect import Collector
 from otel_hostmetrics.enrich import build as build_workloads
 from otel_hostmetrics.errors import Unavailable
 from otel_hostmetrics.export.pipeline import Pipeline, build_pipeline
 from otel_hostmetrics.kernel.hostfs import HostFS
-from otel_hostmetrics.model import Source, State, Status
+from otel_hostmetrics.model import Source, Status
 from otel_hostmetrics.schedule import Ticks, phase
 from otel_hostmetrics.service import Service
 from otel_hostmetrics.settings import General, Settings
@@ -36,6 +37,12 @@ def sources(settings: Settings) -> list[Source]:
     fs = _host(settings)
     wanted = settings.general.sources or tuple(SOURCES)
     return [make(fs, settings) for name, make in SOURCES.items() if name in wanted and name not in settings.general.no_sources]
+
+
+def derived(settings: Settings, chosen: Iterable[Source]) -> list[Source]:
+    """What follows from the readings of the chosen sources."""
+    measured = any(hardware.ENERGY in source.metrics for source in chosen)
+    return [Attribution(_host(settings), settings.attribution)] if settings.attribution.enabled and measured else []
 
 
 def _host(settings: Settings) -> HostFS:
@@ -61,6 +68,7 @@ class Generation:
         self.settings = settings
         self._telemetry = Telemetry()
         chosen = sources(settings)
+        chosen += derived(settings, chosen)
         own = OwnSource(self._telemetry) if OWN not in settings.general.no_sources else None
         rows = {
             source.name: [row for row in source.metrics if kept(row, settings.general)] for source in (*chosen, *([own] if own else []))
@@ -211,8 +219,3 @@ def examine(settings: Settings) -> Mapping[str, tuple[Status, list[Unavailable]]
             collector.close()
         found[source.name] = (snapshot.statuses[source.name], snapshot.readings[source.name].problems)
     return found
-
-
-def failed(found: Mapping[str, tuple[Status, list[Unavailable]]]) -> bool:
-    """Whether any source is in a state that is not normal."""
-    return any(status.state in (State.FAILED, State.LATE) for status, _ in found.values())

@@ -6,12 +6,12 @@ import itertools
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from queue import Empty, SimpleQueue
 
 from otel_hostmetrics.catalogue.model import Metric, Series
 from otel_hostmetrics.errors import Reason, Unavailable
-from otel_hostmetrics.model import Column, Measurement, Reading, Snapshot, Source, State, Status
+from otel_hostmetrics.model import Column, Derived, Measurement, Reading, Snapshot, Source, State, Status
 from otel_hostmetrics.report import Report
 from otel_hostmetrics.telemetry import Telemetry
 
@@ -160,7 +160,7 @@ class _Limit:
 
 
 class Collector:
-    """Reads *sources*, and then *own*, the agent's own metrics, which tell of this very cycle.
+    """Reads *sources*, those that derive from others last, and then *own*, the agent's own metrics, which tell of this very cycle.
 
     *enabled* are the rows to keep; *deadline* (s) bounds the wait for sources that may block; *reopen* (s) is how often a
     source that could not be opened is tried again. *enrich* is called with each source's name and reading, last of all.
@@ -177,8 +177,9 @@ class Collector:
         reopen: float = _REOPEN,
         enrich: Callable[[str, Reading], None] | None = None,
     ) -> None:
-        self._inline = [_Slot(source, reopen) for source in sources if not source.blocking]
+        self._inline = [_Slot(source, reopen) for source in sources if not source.blocking and not isinstance(source, Derived)]
         self._workers = [_Worker(_Slot(source, reopen), _STALE * deadline) for source in sources if source.blocking]
+        self._derived = [(each, _Slot(each, reopen)) for each in sources if isinstance(each, Derived)]
         self._own = _Slot(own, reopen) if own else None
         self._enabled = frozenset(enabled)
         self._deadline = deadline
@@ -186,6 +187,7 @@ class Collector:
         self._limits = {name: _Limit(max_series) for name in names}
         self._report = Report(telemetry)
         self._enrich = enrich
+        self._whole: dict[str, Mapping[Metric, Column]] = {}  # what the sources of this cycle read, wanted or not
         self._not_enriched = ""  # the bug that was logged last
         self._numbers = itertools.count(1)
 
@@ -199,6 +201,10 @@ class Collector:
         for worker in self._workers:
             remaining = self._deadline - (time.monotonic_ns() - monotonic_ns) / 1e9
             self._keep(worker.slot, worker.take(remaining) or _late(self._deadline), results)
+        for derived, slot in self._derived:
+            derived.take(self._whole)
+            self._keep(slot, slot.read(), results)
+        self._whole = {}
         if self._own:
             self._keep(self._own, self._own.read(), results)
         readings = {name: reading for name, (reading, _) in results.items()}
@@ -209,6 +215,7 @@ class Collector:
         reading, status = result
         name = slot.source.name
         enabled = self._enabled
+        self._whole[name] = reading.columns
         reading.columns = {metric: column for metric, column in reading.columns.items() if metric in enabled and column.series}
         reading.measurements = [each for each in reading.measurements if each.series.metric in enabled] if reading.measurements else ()
         series = self._limits[name].apply(reading)
@@ -227,7 +234,7 @@ class Collector:
             self._not_enriched = said
 
     def close(self) -> None:
-        for slot in (*self._inline, *([self._own] if self._own else [])):
+        for slot in (*self._inline, *(slot for _, slot in self._derived), *([self._own] if self._own else [])):
             slot.close()
         for worker in self._workers:
             worker.close()

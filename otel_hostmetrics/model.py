@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple, Protocol
+from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
 
 from otel_hostmetrics.catalogue.model import Metric, Number, Series
 from otel_hostmetrics.errors import Reason, Unavailable
@@ -71,6 +71,14 @@ class Source(Protocol):
 
     def close(self) -> None:
         """Give back descriptors. Safe to call twice, and after a failed open."""
+
+
+@runtime_checkable
+class Derived(Source, Protocol):
+    """A source of what follows from the readings of others: read after them, and told first what they read in the same cycle."""
+
+    def take(self, columns: Mapping[str, Mapping[Metric, Column]]) -> None:
+        """All columns of this cycle by source, also of metrics that nobody wants. Called before open() and read()."""
 
 
 class State(enum.Enum):

@@ -135,7 +135,10 @@ class Bpf(Section, frozen=True):
 
     engine: Annotated[
         Literal["auto", "iterator", "ids"],
-        Meta(description="How objects are listed: BPF iterators (CAP_BPF+CAP_PERFMON) or ids (CAP_SYS_ADMIN)"),
+        Meta(
+            description="iterator: BPF iterators alone (CAP_BPF+CAP_PERFMON; no map memory); ids: system calls alone (CAP_SYS_ADMIN; "
+            "no map entries); auto: iterators, and system calls for what they lack"
+        ),
     ] = "auto"
     stats: Annotated[
         Literal["off", "on", "sampled"],
@@ -233,6 +236,19 @@ class Gpu(Section, frozen=True):
     )
 
 
+class Attribution(Section, frozen=True):
+    """Energy by workload, where the sources measure energy."""
+
+    enabled: Annotated[bool, Meta(description="Split energy by container, pod, systemd service and other cgroups")] = True
+    processes: Annotated[
+        int, Meta(ge=0, le=1000, description="Also tell of that many processes, those that used most; reads /proc/PID/stat of all")
+    ] = 0
+    max_cgroups: Annotated[int, Meta(ge=1, description="Cgroups that are read; those beyond count as the ones around them")] = 20_000
+    descriptors: Annotated[
+        int, Meta(ge=0, description="Files kept open, but at most half of what the process may open; those beyond cost more CPU time")
+    ] = 20_000
+
+
 class Workloads(Section, frozen=True):
     """Whose each point is: container and pod. Paths are the host's, below path.root."""
 
@@ -286,6 +302,7 @@ class Settings(Section, frozen=True):
     log: Log = Log()
     resource: Resource = Resource()
     workloads: Workloads = Workloads()
+    attribution: Attribution = Attribution()
     bpf: Bpf = Bpf()
     rapl: Rapl = Rapl()
     rdma: Rdma = Rdma()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pytest
 
@@ -307,6 +307,34 @@ def test_snapshots_are_numbered_and_own_metrics_come_last(collector):
     cycle = Collector(sources, Fake("agent", told("agent")), [COUNT], Telemetry(), 1, 100)  # type: ignore[arg-type]
     assert [cycle.collect().number, cycle.collect().number] == [1, 2]
     assert order == ["host", "agent"] * 2
+    cycle.close()
+
+
+class Sum(Fake):
+    """Derives a level from what others counted."""
+
+    seen: Mapping[str, Mapping[Metric, Column]]
+
+    def take(self, columns: Mapping[str, Mapping[Metric, Column]]) -> None:
+        self.calls.append("take")
+        self.seen = dict(columns)
+
+
+def test_what_derives_from_others_is_told_all_they_read_and_a_failure_costs_its_own_points_only(collector):
+    """Also of sources that are read in a thread, of metrics that nobody wants, and of a source that failed: nothing."""
+    level = LEVEL.series({"id": 1})
+
+    def total() -> Reading:
+        return Reading({LEVEL: Column((level,), [sum(map(sum, (columns[COUNT].values for columns in derived.seen.values() if columns)))])})
+
+    derived = Sum("sum", total)
+    sources: list[Source] = [derived, Fake("slow", good, blocking=True), Fake("quick", good), Fake("bad", refuse(Reason.DENIED))]  # type: ignore[list-item]
+    cycle = Collector(sources, None, [LEVEL], Telemetry(), 1, 100)
+    assert values(cycle.collect(), "sum") == [90]
+    assert derived.calls == ["take", "open", "read"]
+    derived._read = broken
+    snapshot = cycle.collect()
+    assert [snapshot.statuses[name].state for name in ("quick", "sum")] == [State.OK, State.FAILED]
     cycle.close()
 
 

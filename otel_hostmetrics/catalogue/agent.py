@@ -77,10 +77,11 @@ HTTP_REJECTED = Metric(
     "the HTTP server: limit, timeout, not HTTP", (ERROR_TYPE,),
 )  # fmt: skip
 CPU_TIME = Metric(
-    "process.cpu.time", Kind.COUNTER, "s", "CPU time this process has used.", "times(2)", ("cpu.mode",), origin="semconv", integer=False,
+    "process.cpu.time", Kind.COUNTER, "s", "CPU time this process has used.", "getrusage(2)", ("cpu.mode",), origin="semconv",
+    integer=False,
 )  # fmt: skip
 MEMORY_USAGE = Metric(
-    "process.memory.usage", Kind.UPDOWNCOUNTER, "By", "Resident memory of this process.", "/proc/self/statm, field 2", origin="semconv",
+    "process.memory.usage", Kind.UPDOWNCOUNTER, "By", "Resident memory of this process.", "/proc/self/stat, field 24", origin="semconv",
 )  # fmt: skip
 # Not process.unix.file_descriptor.count and process.thread.count: to Prometheus a name that ends in _count is a part of
 # a histogram, and `promtool check metrics` refuses it elsewhere.

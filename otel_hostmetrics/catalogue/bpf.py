@@ -1,6 +1,6 @@
 """What is measured of the BPF subsystem.
 
-The first part keeps the names, labels and instrument kinds of bpf-metrics-exporter (seed 3). Its sizes and limits are
+The first part keeps the names, labels and instrument kinds of bpf-metrics-exporter. Its sizes and limits are
 counters there, so they are here; the second part has the same facts, and many more, correctly typed.
 """
 
@@ -24,7 +24,7 @@ _MAP = ("bpf.map.id", "bpf.map.name", "bpf.map.type")
 def _seed(name: str, kind: Kind, description: str, reads: str, attributes: tuple[str, ...], unit: str = "", **more: object) -> Metric:
     combine = Combine.LIVE if kind is Kind.COUNTER else Combine.SUM
     options = {"combine": combine, **more}
-    return Metric(name, kind, unit, description, reads, attributes, origin="seed 3", **options)  # type: ignore[arg-type]
+    return Metric(name, kind, unit, description, reads, attributes, origin="bpf-metrics-exporter", **options)  # type: ignore[arg-type]
 
 
 PROGRAM_INFO = _seed(

@@ -1,6 +1,6 @@
 """What is measured of energy: the zones of RAPL and its relatives.
 
-The first part keeps the names of the Go exporter ``cpu_exporter`` (seed 2). ``hw.energy`` and ``hw.power`` are in hardware.py.
+The first part keeps the names of the Go exporter ``cpu_exporter``. ``hw.energy`` and ``hw.power`` are in hardware.py.
 """
 
 from __future__ import annotations
@@ -14,18 +14,18 @@ _ZONE = (ZONE, DOMAIN, INTERFACE)
 POWER_WATTS = Metric(
     "rapl_power_watts", Kind.GAUGE, "W",
     "Power by zone: package_0, package_0_core, ...; core, uncore and dram are the sums over all packages.",
-    "as hw.power", ("zone",), origin="seed 2", integer=False,
+    "as hw.power", ("zone",), origin="cpu_exporter", integer=False,
 )  # fmt: skip
 AVAILABLE = Metric(
     "rapl_available", Kind.GAUGE, "", "1 while energy counters are read; a host without them has no such metric.", "the source's zones",
-    origin="seed 2",
+    origin="cpu_exporter",
 )  # fmt: skip
 ZONES_DISCOVERED = Metric(
     "rapl_zones_discovered", Kind.GAUGE, "", "Zones found, each once: not the second view of a zone by another interface.",
-    "the source's zones", origin="seed 2",
+    "the source's zones", origin="cpu_exporter",
 )  # fmt: skip
 EXPORTER_INFO = Metric(
-    "cpu_exporter_info", Kind.GAUGE, "", "Version of the exporter; always 1.", "this agent", ("version", "language"), origin="seed 2",
+    "cpu_exporter_info", Kind.GAUGE, "", "Version of the exporter; always 1.", "this agent", ("version", "language"), origin="cpu_exporter",
 )  # fmt: skip
 
 ENERGY = Metric(

@@ -1,6 +1,6 @@
 """What is measured of GPUs.
 
-The first part keeps the names and labels of the Go exporter ``gpu_exporter`` (seed 2), the second those of the semantic
+The first part keeps the names and labels of the Go exporter ``gpu_exporter``, the second those of the semantic
 conventions (docs/hardware/gpu.md, v1.44). ``hw.energy``, ``hw.power``, ``hw.temperature``, ``hw.fan.*``, ``hw.errors`` and
 ``hw.status`` of GPUs are in hardware.py.
 """
@@ -23,7 +23,7 @@ _DESCRIPTION = (NAME, VENDOR, PARENT)
 
 
 def _seed(name: str, description: str, reads: str, unit: str = "", attributes: tuple[str, ...] = _SEED, integer: bool = True) -> Metric:
-    return Metric(name, Kind.GAUGE, unit, description, reads, attributes, origin="seed 2", integer=integer)
+    return Metric(name, Kind.GAUGE, unit, description, reads, attributes, origin="gpu_exporter", integer=integer)
 
 
 def _own(name: str, kind: Kind, unit: str, description: str, reads: str, more: tuple[str, ...] = (), integer: bool = True) -> Metric:

@@ -25,7 +25,7 @@ class Combine(enum.Enum):
     """How the values of several objects become the value of their group, where a source aggregates."""
 
     SUM = "sum"  # of all objects; a counter keeps what objects that are gone had counted
-    LIVE = "live"  # of the objects that exist now, also where a seed calls the level a counter
+    LIVE = "live"  # of the objects that exist now, also where an older exporter calls the level a counter
     MAX = "max"
     NONE = "none"  # has no meaning for a group: not emitted in aggregated form
 
@@ -68,12 +68,12 @@ class Metric:
 
     name: str
     kind: Kind
-    unit: str  # UCUM; "" where a seed's name must reach Prometheus without a suffix
+    unit: str  # UCUM; "" where an older exporter's name must reach Prometheus without a suffix
     description: str
     reads: str  # the kernel file, call or field behind it, for the reader of METRICS.md
     attributes: tuple[str, ...] = ()  # always present
     optional: tuple[str, ...] = ()  # present where the host knows them
-    origin: str = "own"  # "seed N", "semconv" or "own": where the name comes from
+    origin: str = "own"  # where the name comes from: an exporter that had it, "semconv" or "own"
     integer: bool = True  # every value is an int (exported as_int), else a float (as_double)
     boundaries: tuple[float, ...] = ()  # of a histogram's buckets, upper inclusive
     combine: Combine = Combine.SUM

@@ -1,6 +1,6 @@
 """What is measured of RDMA devices: InfiniBand, RoCE, iWARP and EFA.
 
-The first part keeps the names and labels of prometheus-rdma-exporter (seed 0): every counter under one name, unscaled.
+The first part keeps the names and labels of prometheus-rdma-exporter: every counter under one name, unscaled.
 The second has the same counters typed, by rdma_counters.py, and all that the seed does not have. Traffic, errors and link
 status are metrics of the semantic conventions (hardware.py).
 """
@@ -31,14 +31,14 @@ def _of_port(
 # Seed 0
 PORT_STAT = Metric(
     "rdma_port_stat", COUNTER, "", "RDMA port statistics.",
-    "every counter in counters/ and hw_counters/, as the driver gives it; port 0: the device", ("device", "port", "stat"), origin="seed 0",
+    "every counter in counters/ and hw_counters/, as the driver gives it; port 0: the device", ("device", "port", "stat"), origin="prometheus-rdma-exporter",
 )  # fmt: skip
 UP = Metric(
     "rdma_up", GAUGE, "", "Was the last scrape of RDMA statistics successful.", "0 when no counter of any device could be read",
-    origin="seed 0",
+    origin="prometheus-rdma-exporter",
 )  # fmt: skip
 SCRAPE_DURATION = Metric(
-    "rdma_scrape_duration_seconds", GAUGE, "s", "Duration of the scrape in seconds.", "monotonic clock around one reading", origin="seed 0",
+    "rdma_scrape_duration_seconds", GAUGE, "s", "Duration of the scrape in seconds.", "monotonic clock around one reading", origin="prometheus-rdma-exporter",
     integer=False,
 )  # fmt: skip
 
@@ -173,6 +173,46 @@ PFC_INDICATIONS = _of_port(
     "rdma.pfc.indications", COUNTER, "{frame}", "PFC frames received.", "DCB_CMD_IEEE_GET, ieee_pfc.indications", (PRIORITY,), (NETDEV,),
 )  # fmt: skip
 
+# The connection manager
+CM_MESSAGE = "rdma.cm.message"  # req, rep, rtu, rej, mra, dreq, drep, lap, apr, sidr_req, sidr_rep: InfiniBand 1.7, chapter 12
+CM_MESSAGES = _of_port(
+    "rdma.cm.messages", COUNTER, "{message}", "Messages of the connection manager.", "ports/N/cm_{tx,rx}_msgs", (DIRECTION, CM_MESSAGE),
+)  # fmt: skip
+CM_RETRIES = _of_port(
+    "rdma.cm.retries", COUNTER, "{message}", "Messages the connection manager sent again.", "ports/N/cm_tx_retries", (CM_MESSAGE,),
+)  # fmt: skip
+CM_DUPLICATES = _of_port(
+    "rdma.cm.duplicates", COUNTER, "{message}", "Messages the connection manager received again.", "ports/N/cm_rx_duplicates",
+    (CM_MESSAGE,),
+)  # fmt: skip
+
+# Modules and cables, only with rdma.modules
+_MODULE = "memory of the module: SFF-8472, SFF-8636, CMIS; ethtool "
+LANE = "rdma.module.lane"  # counted from 1
+MODULE_INFO = _of_port(
+    "rdma.module.info", GAUGE, "", "The module or cable in a port's cage; always 1.", _MODULE + "GMODULEEEPROM, MODULE_EEPROM_GET",
+    ("rdma.module.form", "rdma.module.medium"),
+    (NETDEV, "rdma.module.connector", "rdma.module.vendor", "rdma.module.part", "rdma.module.revision", "rdma.module.serial"),
+)  # fmt: skip
+CABLE_LENGTH = _of_port(
+    "rdma.module.cable.length", GAUGE, "m", "Length of a cable that is one with its modules.", _MODULE + "cable length",
+    (), (NETDEV,), integer=False,
+)  # fmt: skip
+MODULE_TEMPERATURE = _of_port(
+    "rdma.module.temperature", GAUGE, "Cel", "Temperature of the module.", _MODULE + "monitors", (), (NETDEV,), integer=False,
+)  # fmt: skip
+MODULE_VOLTAGE = _of_port(
+    "rdma.module.voltage", GAUGE, "V", "Supply voltage of the module.", _MODULE + "monitors", (), (NETDEV,), integer=False,
+)  # fmt: skip
+# In watts, as UCUM has it, and 0 can be said: dBm is 10 * log10(W * 1000), which has no value for no light.
+MODULE_POWER = _of_port(
+    "rdma.module.power", GAUGE, "W", "Optical power of a lane; in dBm: 10 * log10(1000 * W).", _MODULE + "monitors",
+    (DIRECTION, LANE), (NETDEV,), integer=False,
+)  # fmt: skip
+MODULE_BIAS = _of_port(
+    "rdma.module.bias", GAUGE, "A", "Bias current of a lane's laser.", _MODULE + "monitors", (LANE,), (NETDEV,), integer=False,
+)  # fmt: skip
+
 # Resources, and whose they are
 RESOURCE_TYPE = "rdma.resource.type"  # qp, cq, mr, pd, srq, cm_id, ctx
 RESOURCES = Metric(
@@ -218,5 +258,7 @@ FLOW = (
     NETDEV_OTHER, PFC_ENABLED, PFC_REQUESTS, PFC_INDICATIONS,
 )  # fmt: skip
 RESOURCE = (RESOURCES, PROCESS_RESOURCES, PROCESS_MEMORY, PROCESS_QPS, QP_STAT)
+CONNECTIONS = (CM_MESSAGES, CM_RETRIES, CM_DUPLICATES)
+MODULES = (MODULE_INFO, CABLE_LENGTH, MODULE_TEMPERATURE, MODULE_VOLTAGE, MODULE_POWER, MODULE_BIAS)
 FABRIC = (FABRIC_NODES, FABRIC_LINKS, FABRIC_STAT)
-ALL = (*SEED, *hardware.ADAPTER, *COUNTERS, *LINK, *FLOW, *RESOURCE, *FABRIC)
+ALL = (*SEED, *hardware.ADAPTER, *COUNTERS, *LINK, *FLOW, *CONNECTIONS, *MODULES, *RESOURCE, *FABRIC)

@@ -9,13 +9,14 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.perf import agent, bpf, export, gpu, rapl, rdma, workloads
+from tests.perf import agent, attribution, bpf, export, gpu, rapl, rdma, workloads
 from tests.perf.measure import FULL, QUICK, Mode, Report, machine, table
 
 PARTS: dict[str, Callable[[Mode], Report]] = {
     "bpf": bpf.run,
     "export": export.run,
     "agent": agent.run,
+    "attribution": attribution.run,
     "gpu": gpu.run,
     "rapl": rapl.run,
     "rdma": rdma.run,

@@ -1,6 +1,7 @@
 """What RDMA counters cost at one scrape a second, as processes: this agent, Debian's node_exporter, and C that does the least.
 
-The host is a made-up one (tests/hosts/gentree.py): 1, 8 and 16 devices of 53 counters, and 8 RAPL zones. The agent runs as
+The host is a made-up one (tests/hosts/gentree.py): 1, 8 and 16 devices of 53 counters, and 8 RAPL zones; and once more 16
+devices whose counters are statistics that this machine's kernel writes when they are read. The agent runs as
 a user starts it; then also with every counter in every cycle, where by default rare errors have their own pace, and with no
 more metrics than node_exporter has. That has its infiniband and rapl collectors only. Each is scraped over a connection of its
 own, once a second, in the same seconds.
@@ -9,7 +10,9 @@ own, once a second, in the same seconds.
 from __future__ import annotations
 
 import contextlib
+import glob
 import http.client
+import itertools
 import os
 import re
 import shutil
@@ -18,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -34,10 +37,35 @@ _C_FLOOR = Path(__file__).with_name("sysfs_floor.c")
 _AGENT, _ALWAYS, _PLAIN = "this agent", "this agent, all counters each time", "this agent, all counters, one series each"
 _NODE, _FLOOR = "node_exporter", "C: pread and send"
 _DEVICES = (1, 8, 16)
+_SYSFS = "/sys/class/net/*/statistics/*"  # of any machine, readable by everybody, one number each
 _READY = re.compile(rb"http://127\.0\.0\.1:(\d+)/metrics")
 _STARTS = 20.0  # s
 _SLACK = 2.0
 _TEXT = {"Accept": "text/plain;version=0.0.4"}
+
+
+class Tree(NamedTuple):
+    """A host. *real*: its counters are files of the running kernel's sysfs, not of a tmpfs."""
+
+    devices: int
+    real: bool = False
+
+    @property
+    def title(self) -> str:
+        return f"RDMA, {self.devices} devices{', counters of sysfs' if self.real else ''}"
+
+    @property
+    def bound(self) -> bool:
+        """Whether the targets are meant for it."""
+        return self.devices == _DEVICES[-1]
+
+    @contextlib.contextmanager
+    def made(self, root: Path) -> Iterator[None]:
+        """Below *root*. Raises CalledProcessError where mounting is not allowed."""
+        root.mkdir()
+        generate(root, self.devices)
+        with _sysfs_in(root) if self.real else contextlib.nullcontext():
+            yield
 
 
 class Subject(NamedTuple):
@@ -58,17 +86,48 @@ def run(mode: Mode) -> Report:
     cycles, windows = (5, 2) if mode.quick else (10, 4)  # a multiple of the number of subjects
     with tempfile.TemporaryDirectory(dir=_memory()) as directory:
         starters = _starters(Path(directory), report)
-        for devices in (16,) if mode.quick else _DEVICES:
-            root = Path(directory) / str(devices)
-            generate(root, devices)
+        for number, tree in enumerate([Tree(16)] if mode.quick else [*map(Tree, _DEVICES), Tree(16, real=True)]):
+            root = Path(directory) / str(number)
             with contextlib.ExitStack() as stack:
-                subjects = [Subject(name, *stack.enter_context(start(root))) for name, start in starters.items()]
-                samples = _measure(subjects, cycles, windows)
-            report.results += [*_results(devices, samples), _spread(root, devices, cycles)]
+                try:
+                    stack.enter_context(tree.made(root))
+                except subprocess.CalledProcessError as error:
+                    report.skipped.append(f"{tree.title}: {error.stderr.strip().splitlines()[0]}")
+                    continue
+                report.results += _tree(tree, root, starters, cycles, windows)
     return report
 
 
-def _spread(root: Path, devices: int, cycles: int) -> Result:
+def _tree(tree: Tree, root: Path, starters: Mapping[str, _Start], cycles: int, windows: int) -> list[Result]:
+    with contextlib.ExitStack() as stack:
+        subjects = [Subject(name, *stack.enter_context(start(root))) for name, start in starters.items()]
+        samples = _measure(subjects, cycles, windows)
+    return [*_results(tree, samples), _spread(root, tree, cycles)]
+
+
+@contextlib.contextmanager
+def _sysfs_in(root: Path) -> Iterator[None]:
+    """Statistics of the kernel's network interfaces in place of the counters; there are fewer, so each stands for several.
+
+    By mounts: node_exporter leaves out what is a symbolic link.
+    """
+    files = itertools.cycle(sorted(glob.glob(_SYSFS)))
+    counters = [path for path in sorted(root.glob("sys/devices/*/*/infiniband/*/ports/*/*counters/*")) if path.name != "lifespan"]
+    table = root / "fstab"
+    table.write_text("".join(f"{next(files)} {path} none bind 0 0\n" for path in counters))
+    _run("mount", "--bind", root, root)  # so that one command takes all of them away
+    try:
+        _run("mount", "-a", "-T", table)
+        yield
+    finally:
+        _run("umount", "-R", "-l", root)
+
+
+def _run(*command: str | Path) -> None:
+    subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+
+
+def _spread(root: Path, tree: Tree, cycles: int) -> Result:
     """Wall time from before the first counter to after the last one, once a second in this process: how far apart they are at most."""
     source = Rdma(HostFS(str(root)), Settings(rdma=settings.Rdma(netlink=False)))
     source.open()
@@ -78,13 +137,12 @@ def _spread(root: Path, devices: int, cycles: int) -> Result:
         for _ in range(cycles):
             time.sleep(1)
             begin = time.perf_counter()
-            for group in source._counters._groups:
-                group.read()
+            source._counters._sweep.read()
             samples.append((time.perf_counter() - begin) * 1e3)
     finally:
         source.close()
-    bound = Bound(0.5, NOISE) if devices == _DEVICES[-1] else None
-    return Result(f"RDMA, {devices} devices: all counters read within", "this agent", "ms", samples, None, bound)
+    bound = Bound(0.5, NOISE) if tree.bound else None
+    return Result(f"{tree.title}: all counters read within", "this agent", "ms", samples, None, bound)
 
 
 def _memory() -> str | None:
@@ -132,16 +190,16 @@ def _measure(subjects: Sequence[Subject], cycles: int, windows: int) -> dict[str
     return samples
 
 
-def _results(devices: int, samples: dict[str, list[float]]) -> Iterator[Result]:
+def _results(tree: Tree, samples: dict[str, list[float]]) -> Iterator[Result]:
     """The targets are ratios at 16 devices: a third of node_exporter, twice the floor."""
     against = {_NODE: 1 / 3, _FLOOR: 2.0}
     for name, own in samples.items():
-        yield Result(f"RDMA, {devices} devices, scraped at 1 Hz", name, "us/s", own)
+        yield Result(f"{tree.title}, scraped at 1 Hz", name, "us/s", own)
     for other, target in against.items():
         for name in (_AGENT, _ALWAYS, _PLAIN) if other in samples else ():
             ratios = [one / two for one, two in zip(samples[name], samples[other], strict=True)]
-            bound = Bound(target, _SLACK) if devices == _DEVICES[-1] and name == _AGENT else None
-            yield Result(f"RDMA, {devices} devices: ratio to {other}", name, "", ratios, None, bound)
+            bound = Bound(target, _SLACK) if tree.bound and name == _AGENT else None
+            yield Result(f"{tree.title}: ratio to {other}", name, "", ratios, None, bound)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,121 @@
+"""Energy by workload: what others measured in this cycle, split by who used the processors and GPUs.
+
+Of a component's energy the share of time in which it was busy is *active*, the rest *idle*. Active energy of processors and
+of the memory behind them goes to workloads by CPU time of their cgroups (groups.py), that of GPUs by the use of their
+processes (gpus.py); what is used by none is *unattributed*. All are integers and the last one is what is left of the whole,
+so that the sum is the measured energy, whatever was read.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+from otel_hostmetrics.attribution.energy import Columns, Meters, Step, points
+from otel_hostmetrics.attribution.gpus import WHOLE, Gpus
+from otel_hostmetrics.attribution.groups import Groups
+from otel_hostmetrics.attribution.ledger import Ledger
+from otel_hostmetrics.attribution.processes import Processes
+from otel_hostmetrics.catalogue import hardware
+from otel_hostmetrics.catalogue import workload_energy as rows
+from otel_hostmetrics.catalogue.model import Metric
+from otel_hostmetrics.errors import Reason, Unavailable
+from otel_hostmetrics.kernel.cgroup_cpu import CgroupTimes
+from otel_hostmetrics.kernel.counterfiles import Budget
+from otel_hostmetrics.kernel.hostfs import HostFS
+from otel_hostmetrics.kernel.proc_stat import CpuTime, ProcStat
+from otel_hostmetrics.model import Reading
+from otel_hostmetrics.settings import Attribution as Settings
+
+_FULL = "reached: the CPU time of more cgroups counts as that of the ones around them"
+
+
+class Attribution:
+    """Read after all sources; *columns* of them are given first."""
+
+    name: ClassVar[str] = "workload-energy"
+    metrics: ClassVar[tuple[Metric, ...]] = rows.ALL
+    blocking: ClassVar[bool] = False
+
+    def __init__(self, fs: HostFS, settings: Settings) -> None:
+        self._fs = fs
+        self._settings = settings
+        self._columns: Mapping[str, Columns] = {}
+        self._cpu = CpuTime(0, 0)
+        self._since_ns = 0  # when the interval began
+        self._times: CgroupTimes | None = None
+        self._stat: ProcStat | None = None
+
+    def take(self, columns: Mapping[str, Columns]) -> None:
+        """What the sources read in this cycle, by source."""
+        self._columns = columns
+
+    def open(self) -> None:
+        """Raises Unavailable: ABSENT where nobody measures energy, or without cgroups."""
+        if not any(points(self._columns, hardware.ENERGY)):
+            raise Unavailable(Reason.ABSENT, hardware.ENERGY.name, "no source measures it on this host")
+        self._since_ns = time.time_ns()
+        self._ledger = Ledger()
+        self._meters = Meters()
+        self._stat = ProcStat(self._fs)
+        self._cpu = self._stat.read()
+        self._times = CgroupTimes(self._fs, Budget(_kept(self._settings.descriptors)), self._settings.max_cgroups)
+        self._groups = Groups(self._times)
+        self._gpus = Gpus(self._fs.proc(), self._groups)
+        self._processes = Processes(self._fs.proc(), self._groups, self._settings.processes)
+
+    def read(self) -> Reading:
+        assert self._times is not None  # open() came first
+        now_ns = time.time_ns()
+        self._ledger.forget(self._groups.read())
+        steps = self._meters.steps(self._columns)
+        self._charge_processors([step for step in steps if step.component != rows.GPU])
+        self._charge_gpus([step for step in steps if step.component == rows.GPU])
+        columns = self._ledger.columns()
+        if self._settings.processes:
+            columns[rows.PROCESS] = self._processes.column(self._since_ns)
+        self._since_ns = now_ns
+        problems = [Unavailable(Reason.UNREADABLE, "attribution.max_cgroups", _FULL)] if self._times.full else []
+        return Reading(columns, problems=problems, facts={"cgroups": len(self._times.cgroups)})
+
+    def _charge_processors(self, steps: Sequence[Step]) -> None:
+        """Where nobody could read energy in this cycle, the next one splits that of both by the time of both."""
+        if not steps:
+            return
+        assert self._stat is not None  # open() came first
+        before, self._cpu = self._cpu, self._stat.read()
+        total = max(self._cpu.total - before.total, 0)
+        users = [(group, group.own) for group in self._groups.by_workload.values() if group.own]
+        used = sum(own for _, own in users)
+        busy = max(self._cpu.busy - before.busy, used)  # /proc/stat may count by ticks and miss what cgroups have
+        for component in sorted({step.component for step in steps}):
+            energy = sum(step.microjoules for step in steps if step.component == component)
+            active = energy * min(busy, total) // total if total else 0
+            self._ledger.charge(component, energy, active, users, busy, self._since_ns)
+        for group, own in users:
+            group.own, group.charged = 0, own
+
+    def _charge_gpus(self, steps: Sequence[Step]) -> None:
+        uses = self._gpus.uses(self._columns)
+        for step in steps:
+            use = uses.get(step.id)
+            if use is None:  # nothing tells whether it was idle
+                self._ledger.charge(rows.GPU, step.microjoules, step.microjoules, (), 1, self._since_ns)
+            else:
+                active = step.microjoules * use.busy // WHOLE
+                self._ledger.charge(rows.GPU, step.microjoules, active, use.users, use.shared, self._since_ns)
+
+    def close(self) -> None:
+        """May be called again."""
+        for each in (self._times, self._stat):
+            if each is not None:
+                each.close()
+        self._times = self._stat = None
+
+
+def _kept(most: int) -> int:
+    """How many descriptors: half of what this process may have is for all others."""
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return most if soft == resource.RLIM_INFINITY else min(soft // 2, most)

@@ -1,0 +1,223 @@
+"""Whose energy it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from otel_hostmetrics.attribution import Attribution
+from otel_hostmetrics.attribution.identity import Workload, workload
+from otel_hostmetrics.catalogue import gpu
+from otel_hostmetrics.catalogue import workload_energy as rows
+from otel_hostmetrics.errors import Reason, Unavailable
+from otel_hostmetrics.settings import Attribution as Settings
+from tests.attribution.cycles import DRAM, GPU, PACKAGE, Cycles, part, points, workloads
+from tests.attribution.machine import Machine
+
+A, B = "a1" * 32, "b2" * 32
+UID = "9a1b2c3d-1111-4222-8333-444455556666"
+POD = f"/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{UID.replace('-', '_')}.slice"
+IN_A, IN_B = f"{POD}/cri-containerd-{A}.scope", f"{POD}/cri-containerd-{B}.scope"
+SERVICE = "/system.slice/nginx.service"
+S = 10**9  # ns
+
+
+@pytest.fixture(params=[1, 2], ids=["v1", "v2"])
+def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Machine:
+    machine = Machine(tmp_path, request.param)
+    for path in (IN_A, IN_B, SERVICE):
+        machine.make(path)
+    return machine
+
+
+def test_active_energy_goes_by_cpu_time_and_the_rest_is_idle_or_of_nobody(machine: Machine) -> None:
+    """In two seconds on two processors: 3 s of A, 0.5 s of a service, 0.1 s of kernel threads; 90 % busy."""
+    with Cycles(machine, {PACKAGE: 7, DRAM: 1}) as cycles:
+        machine.run(IN_A, 3 * S, 2 * S)
+        machine.run(SERVICE, S // 2)
+        machine.run("", S // 10)
+        reading = cycles.cycle({PACKAGE: 107, DRAM: 11})
+        assert workloads(reading) == {A: 75, "nginx.service": 12.5}
+        assert workloads(reading, "memory") == {A: 7.5, "nginx.service": 1.25}
+        assert [part(reading, row) for row in (rows.MEASURED, rows.IDLE, rows.UNATTRIBUTED)] == [100, 10, 2.5]
+        owners = {each.attributes[rows.NAME]: each.owner.cgroup for each in reading.columns[rows.WORKLOAD].series if each.owner}
+        assert owners == {A: IN_A, "nginx.service": SERVICE}
+
+
+def test_series_stay_the_same_objects_while_nobody_comes_or_goes(machine: Machine) -> None:
+    with Cycles(machine, {PACKAGE: 0}) as cycles:
+        machine.run(IN_A, S, S)
+        first = cycles.cycle({PACKAGE: 1})
+        machine.run(IN_A, S, S)
+        second = cycles.cycle({PACKAGE: 2})
+        assert all(second.columns[metric].series is first.columns[metric].series for metric in first.columns)
+
+
+def test_a_container_that_came_and_one_that_went_between_two_readings(machine: Machine) -> None:
+    """The new one has all its time, the old one its last interval, told once; what lived in between is its pod's."""
+    with Cycles(machine, {PACKAGE: 0}) as cycles:
+        machine.run(IN_A, S, S)
+        assert workloads(cycles.cycle({PACKAGE: 10})) == {A: 5}
+        machine.run(IN_A, S, 2 * S)
+        machine.remove(IN_A)
+        machine.run(IN_B, S)
+        reading = cycles.cycle({PACKAGE: 30})
+        assert workloads(reading) == {A: 10, B: 5}
+        machine.make(f"{POD}/cri-containerd-{'c3' * 32}.scope")
+        machine.run(f"{POD}/cri-containerd-{'c3' * 32}.scope", S, S)
+        assert workloads(cycles.cycle({PACKAGE: 40})) == {B: 5, "c3" * 32: 5}
+        machine.make(f"{POD}/cri-containerd-{'d4' * 32}.scope")
+        machine.run(f"{POD}/cri-containerd-{'d4' * 32}.scope", S, S)
+        machine.remove(f"{POD}/cri-containerd-{'d4' * 32}.scope")
+        assert workloads(cycles.cycle({PACKAGE: 50})) == {B: 5, "c3" * 32: 5, UID: 5}
+
+
+def test_a_pod_that_went_with_its_containers(machine: Machine) -> None:
+    """Both shares are by what they used before. Files are opened each time: there is no descriptor to outlive them."""
+    with Cycles(machine, {PACKAGE: 0}, descriptors=0) as cycles:
+        machine.run(IN_A, 3 * S, 2 * S)
+        machine.run(IN_B, S)
+        assert workloads(cycles.cycle({PACKAGE: 40})) == {A: 30, B: 10}
+        machine.run(IN_A, 4 * S, 2 * S)
+        machine.remove(POD)
+        reading = cycles.cycle({PACKAGE: 80})
+        assert (workloads(reading)[A], workloads(reading)[B]) == (60, 20)
+        assert workloads(cycles.cycle({PACKAGE: 80})) == {}
+
+
+def test_a_service_that_is_started_again_goes_on_with_its_counter(machine: Machine) -> None:
+    with Cycles(machine, {PACKAGE: 0}) as cycles:
+        machine.run(SERVICE, S, S)
+        cycles.cycle({PACKAGE: 10})
+        machine.run(SERVICE, S, S)
+        machine.remove(SERVICE)
+        assert workloads(cycles.cycle({PACKAGE: 20})) == {"nginx.service": 10}
+        machine.make(SERVICE)
+        machine.run(SERVICE, S, S)
+        assert workloads(cycles.cycle({PACKAGE: 30})) == {"nginx.service": 15}
+
+
+def test_energy_that_could_not_be_read_is_split_with_the_next_by_the_time_of_both(machine: Machine) -> None:
+    with Cycles(machine, {PACKAGE: 0}) as cycles:
+        machine.run(IN_A, 2 * S, S)
+        assert part(cycles.cycle({}), rows.MEASURED) == 0
+        machine.run(IN_B, 2 * S, S)
+        assert workloads(cycles.cycle({PACKAGE: 8})) == {A: 4, B: 4}
+
+
+def test_cgroups_that_used_more_than_ticks_tell_get_no_more_than_there_is(machine: Machine) -> None:
+    with Cycles(machine, {PACKAGE: 0}) as cycles:
+        machine.run(IN_A, 3 * S, S)
+        reading = cycles.cycle({PACKAGE: 10})
+        assert workloads(reading) == {A: 10}
+        assert (part(reading, rows.IDLE), part(reading, rows.UNATTRIBUTED)) == (0, 0)
+
+
+def test_gpu_energy_goes_by_its_processes(machine: Machine) -> None:
+    """80 % busy: half of it by A's process, a quarter by one that is gone, the rest by nobody who is told of."""
+    machine.process(11, IN_A)
+    use = points(gpu.UTILIZATION, ({"hw.id": "GPU-1", "hw.gpu.task": "general"}, 0.8))
+    use |= points(
+        gpu.PROCESS_UTILIZATION,
+        ({"process.pid": 11, "hw.id": "GPU-1", "hw.gpu.task": "general"}, 0.4),
+        ({"process.pid": 11, "hw.id": "GPU-1", "hw.gpu.task": "encoder"}, 0.1),
+        ({"process.pid": 12, "hw.id": "GPU-1", "hw.gpu.task": "general"}, 0.2),
+    )
+    with Cycles(machine, {GPU: 1000}) as cycles:
+        reading = cycles.cycle({GPU: 1100}, use)
+        assert workloads(reading, "gpu") == {A: 40}
+        assert [part(reading, row, "gpu") for row in (rows.MEASURED, rows.IDLE, rows.UNATTRIBUTED)] == [100, 20, 40]
+
+
+def test_processes_that_together_use_more_than_a_gpu_share_all_of_it(machine: Machine) -> None:
+    """Time-slicing: shares are samples of different moments."""
+    machine.process(11, IN_A)
+    machine.process(12, IN_B)
+    use = points(gpu.PROCESS_UTILIZATION, *(({"process.pid": pid, "hw.id": "GPU-1", "hw.gpu.task": "general"}, 0.8) for pid in (11, 12)))
+    with Cycles(machine, {GPU: 0}) as cycles:
+        reading = cycles.cycle({GPU: 100}, use)
+        assert workloads(reading, "gpu") == {A: 50, B: 50}
+        assert (part(reading, rows.IDLE, "gpu"), part(reading, rows.UNATTRIBUTED, "gpu")) == (0, 0)
+
+
+def test_a_gpu_that_tells_nothing_of_its_use_has_energy_of_nobody(machine: Machine) -> None:
+    with Cycles(machine, {GPU: 0}) as cycles:
+        reading = cycles.cycle({GPU: 50})
+        assert (part(reading, rows.IDLE, "gpu"), part(reading, rows.UNATTRIBUTED, "gpu")) == (0, 50)
+
+
+def test_gpu_time_is_a_share_of_the_interval(machine: Machine) -> None:
+    """Drivers that tell seconds by engine: as long as an interval, so all of it."""
+    machine.process(11, IN_A)
+    attributes = {"process.pid": 11, "hw.id": "GPU-1", "hw.gpu.engine": "gfx"}
+    with Cycles(machine, {GPU: 0}) as cycles:
+        cycles.cycle({GPU: 0}, points(gpu.PROCESS_TIME, (attributes, 100.0)))
+        reading = cycles.cycle({GPU: 50}, points(gpu.PROCESS_TIME, (attributes, 200.0)))
+        assert workloads(reading, "gpu") == {A: 50}
+
+
+def processes(cycles: Cycles) -> dict[int, float]:
+    column = cycles.reading.columns[rows.PROCESS]
+    return {int(each.attributes["process.pid"]): value for each, value in zip(column.series, column.values, strict=True)}  # type: ignore[misc]
+
+
+def test_processes_share_what_their_workload_got(machine: Machine) -> None:
+    """A's two seconds: 1.2 s and 0.4 s by two that live, the rest by some that exited. A pid used again begins at nothing."""
+    for pid in (11, 12, 13):
+        machine.process(pid, IN_A, ticks=50)
+    with Cycles(machine, {PACKAGE: 0}, processes=2) as cycles:
+        machine.run(IN_A, 2 * S, S)
+        for pid, ticks in ((11, 120), (12, 40), (13, 1)):
+            machine.process(pid, IN_A, ticks=50 + ticks)
+        assert workloads(cycles.cycle({PACKAGE: 20})) == {A: 20}
+        assert processes(cycles) == {11: 12, 12: 4}
+        machine.run(IN_A, S, S)
+        machine.process(11, IN_A, ticks=10, start=999)
+        cycles.cycle({PACKAGE: 30})
+        assert processes(cycles) == {11: 0.5, 12: 4}
+
+
+def test_off_where_nobody_measures_energy(tmp_path: Path) -> None:
+    stage = Attribution(Machine(tmp_path).fs, Settings())
+    stage.take({"bpf": {}})
+    with pytest.raises(Unavailable) as refused:
+        stage.open()
+    assert refused.value.reason is Reason.ABSENT
+    stage.close()
+
+
+def test_opened_again_it_begins_anew(machine: Machine) -> None:
+    with Cycles(machine, {PACKAGE: 0}) as cycles:
+        machine.run(IN_A, S, S)
+        cycles.cycle({PACKAGE: 10})
+        cycles.stage.close()
+        cycles.stage.open()
+        assert workloads(cycles.cycle({PACKAGE: 20})) == {}
+        machine.run(IN_B, S, S)
+        assert workloads(cycles.cycle({PACKAGE: 30})) == {B: 5}
+
+
+def test_more_cgroups_than_allowed_count_as_those_around_them(machine: Machine) -> None:
+    with Cycles(machine, {PACKAGE: 0}, max_cgroups=4) as cycles:
+        machine.run(IN_A, S, S)
+        reading = cycles.cycle({PACKAGE: 10})
+        assert sum(workloads(reading).values()) == 5
+        assert [problem.what for problem in reading.problems] == ["attribution.max_cgroups"]
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        (IN_A, Workload("container", A)),
+        (f"{IN_A}/system.slice/inner.service", Workload("container", A)),
+        (POD, Workload("pod", UID)),
+        (SERVICE, Workload("service", "nginx.service")),
+        (f"{SERVICE}/worker", Workload("service", "nginx.service")),
+        ("/user.slice/user@1000.service/app.slice/a.service", Workload("service", "user@1000.service/a.service")),
+        ("/user.slice/session-3.scope", Workload("cgroup", "/user.slice/session-3.scope")),
+        ("/a\udcff", Workload("cgroup", "/a\\xff")),
+    ],
+)
+def test_what_a_cgroup_is(path: str, found: Workload) -> None:
+    assert workload(path) == found
