@@ -1,4 +1,4 @@
-"""The BPF subsystem. The first row is the dashboard of bpf-metrics-exporter (seed 3), panel by panel."""
+"""The BPF subsystem. The first row is the dashboard of bpf-metrics-exporter, panel by panel."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
 
 from dashboards.panels import dashboard, lines, rows, stats
 
-_LEVEL = " The counter's name is the seed's; it is a level, so it is summed, not rated."
+_LEVEL = " The counter's name is bpf-metrics-exporter's; it is a level, so it is summed, not rated."
 _STATISTICS = " Needs statistics: bpf.stats: on or sampled."
 _PROGRAM = "instance, bpf_program_id, bpf_program_name"
 _MAP = "instance, bpf_map_id, bpf_map_name"

@@ -1,7 +1,7 @@
 """The command line. It reads and checks the configuration, then becomes the agent (launch.py) or answers and exits.
 
-Exit status: 0; 1 when --once or ``doctor --strict`` finds a failure; 2 for wrong usage; 77 when ``doctor --strict``
-finds something denied; 78 for a wrong configuration, after one line on standard error.
+Exit status: 0; 1 when --once or ``doctor --strict`` finds a failure, or ``rdma`` is refused; 2 for wrong usage; 77 when
+``doctor --strict`` finds something denied, or ``rdma`` is; 78 for a wrong configuration, after one line on standard error.
 
 Reload: ``python -m otel_hostmetrics --resolve-only ARGV`` with the arguments the front was started with prints the
 resolved settings, as settings.encode() writes them, to standard output and exits with 0; or prints the one line to
@@ -20,7 +20,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from otel_hostmetrics import __version__, launch, logs
+from otel_hostmetrics import __version__, launch, logs, rdma_counters
 from otel_hostmetrics.config import standard
 from otel_hostmetrics.config.resolve import Resolved, has_exit, resolve, with_exit
 from otel_hostmetrics.config.schema import ConfigError
@@ -36,6 +36,7 @@ _log = logging.getLogger(__name__)
 app = typer.Typer(pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
 config = typer.Typer(help="Show or check the settings in effect.", no_args_is_help=True)
 app.add_typer(config, name="config")
+app.add_typer(rdma_counters.app, name="rdma")
 
 Format = Literal["text", "openmetrics", "json", "otlp-json"]
 Once = Annotated[bool, typer.Option("--once", help="Collect once, print the snapshot, exit")]
@@ -163,7 +164,14 @@ def _once(resolved: Resolved, form: str) -> None:
     from otel_hostmetrics import agent
 
     _set_up_logs(resolved)
-    raise typer.Exit(agent.once(resolved.settings, form, sys.stdout.buffer))
+    try:
+        status = agent.once(resolved.settings, form, sys.stdout.buffer)
+    except BrokenPipeError:  # whoever reads has seen enough
+        raise
+    except OSError as error:  # a full disk behind standard output
+        _say(f"--once: {error}")
+        os._exit(1)  # not sys.exit(): Python would try to write the rest once more, and say so
+    raise typer.Exit(status)
 
 
 def _become_agent(resolved: Resolved) -> None:

@@ -148,6 +148,13 @@ def test_once_prints_a_snapshot():
     assert isinstance(json.loads(done.stdout), dict)
 
 
+def test_a_full_disk_behind_standard_output_is_one_line():
+    with open("/dev/full", "wb") as full:
+        command = [*COMMAND, "--once", "--sources", "agent", "--log-level", "error"]
+        done = subprocess.run(command, env=CLEAN, stdout=full, stderr=subprocess.PIPE, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (1, "otel-hostmetrics: --once: [Errno 28] No space left on device\n")
+
+
 def test_the_front_becomes_the_agent_with_the_same_pid_and_without_its_own_libraries():
     """Secrets appear neither in the arguments nor among what ps shows."""
     arguments = ["--prometheus", "127.0.0.1:0", "--sources", "bpf"]

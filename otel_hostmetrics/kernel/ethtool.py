@@ -1,4 +1,4 @@
-"""Network interfaces by ioctl(SIOCETHTOOL): include/uapi/linux/ethtool.h. Nothing here needs a privilege.
+"""Network interfaces by ioctl(SIOCETHTOOL): include/uapi/linux/ethtool.h. Only a module's memory needs a privilege, CAP_NET_ADMIN.
 
 The kernel writes as many statistics and names as the driver has at that moment, whatever room the caller claims. A driver
 that was given more queues would write past a buffer made for the earlier count. So there is one buffer, larger than
@@ -27,6 +27,8 @@ _GSTRINGS: Final = 0x1B
 _GSTATS: Final = 0x1D
 _GSSET_INFO: Final = 0x37
 _GFEATURES: Final = 0x3A
+_GMODULEINFO: Final = 0x42
+_GMODULEEEPROM: Final = 0x43
 _STATISTICS: Final = 1  # ETH_SS_STATS
 _FEATURES: Final = 4  # ETH_SS_FEATURES
 
@@ -101,6 +103,18 @@ class Ethtool:
         self.call(request(name, self._address), name)
         active = [_BLOCK.unpack_from(self._memory, 8 + block * _BLOCK.size)[2] for block in range(blocks)]
         return {feature: bool(active[bit >> 5] >> (bit & 31) & 1) for bit, feature in enumerate(names) if feature}
+
+    def module_size(self, name: str) -> int:
+        """How many bytes of its module's memory the driver shows: 256 to 640, pages one after the other."""
+        self._put(struct.pack("=III", _GMODULEINFO, 0, 0) + bytes(32))  # struct ethtool_modinfo
+        self.call(request(name, self._address), name)
+        return int(struct.unpack_from("=I", self._memory, 8)[0])
+
+    def module_eeprom(self, name: str, offset: int, length: int) -> bytes:
+        """Bytes of the module's memory, by I2C: milliseconds."""
+        self._put(struct.pack("=IIII", _GMODULEEEPROM, 0, offset, length) + bytes(length))  # struct ethtool_eeprom
+        self.call(request(name, self._address), name)
+        return bytes(self._memory[16 : 16 + length])
 
     def statistics(self, name: str, allow: Callable[[str], bool]) -> Statistics:
         """Those statistics of an interface whose names *allow* accepts, to be read again and again."""

@@ -17,7 +17,9 @@ from typing import Final, Protocol, Self
 from otel_hostmetrics.errors import Reason, Unavailable, unavailable
 
 REQUEST: Final = 0x1  # NLM_F_REQUEST
+ACKNOWLEDGE: Final = 0x4  # NLM_F_ACK: an answer even where there is nothing to say
 DUMP: Final = 0x300  # NLM_F_DUMP: all entries, in several messages
+NESTED: Final = 0x8000  # NLA_F_NESTED: to be set in an attribute's type where a request has attributes in it
 
 _MULTI: Final = 0x2  # NLM_F_MULTI: more messages follow, until DONE
 _ERROR: Final = 2  # NLMSG_ERROR

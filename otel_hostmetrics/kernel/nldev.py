@@ -1,20 +1,21 @@
 """RDMA devices, their resources and who holds them, by netlink: drivers/infiniband/core/nldev.c.
 
-Opening the socket makes the kernel load ib_core: do so only where /sys/class/infiniband has entries. All requests here
-work without privilege, and in network namespaces in which sysfs shows no counters.
+Opening the socket makes the kernel load ib_core: do so only where /sys/class/infiniband has entries. All requests but
+set_counter_mode() and enable_counters() work without privilege, and in network namespaces in which sysfs shows no counters.
 
 A device that is gone is refused as one that never was (EINVAL, UNSUPPORTED): list the devices again after a refusal.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple, TypeVar
 
 from otel_hostmetrics.errors import Reason, Unavailable
 from otel_hostmetrics.kernel import nldev_const as c
 from otel_hostmetrics.kernel import nldev_messages as m
 from otel_hostmetrics.kernel import nldev_records as r
-from otel_hostmetrics.kernel.netlink import DUMP, Asks, Notifications, Socket
+from otel_hostmetrics.kernel.netlink import ACKNOWLEDGE, DUMP, NESTED, Asks, Notifications, Socket, attribute
 from otel_hostmetrics.kernel.nldev_counters import CounterLayout
 
 _R = TypeVar("_R")
@@ -118,6 +119,32 @@ class Nldev:
         """Counters of queue pairs; none unless a mode is set. Since 5.3."""
         path = (c.STAT_COUNTER, c.STAT_COUNTER_ENTRY)
         return self._dump(c.STAT_GET, "RDMA counter sets", m.COUNTER_SET, path, DEV_INDEX=device, PORT_INDEX=port, STAT_RES=c.RES_QP)
+
+    def set_counter_mode(self, device: int, port: int, mask: int) -> None:
+        """From now on, new queue pairs of equal MASK_QP_TYPE, MASK_PID share a counter set; 0: no sets for new ones.
+
+        Needs CAP_NET_ADMIN. The kernel refuses 0 where no such mode is set (UNSUPPORTED), and a change while there are sets
+        (UNREADABLE, EBUSY).
+        """
+        where = m.numbers(DEV_INDEX=device, PORT_INDEX=port, STAT_RES=c.RES_QP, STAT_MODE=c.MODE_AUTO, STAT_AUTO_MODE_MASK=mask)
+        self._set(c.STAT_SET, "RDMA counter mode", where)
+
+    def enable_counters(self, device: int, port: int, numbers: Iterable[int]) -> None:
+        """Turn these optional counters of a port on, by their number in counter_status(), and the others off. Since 5.16.
+
+        Needs CAP_NET_ADMIN. UNSUPPORTED for a counter that is not optional.
+        """
+        wanted = b"".join(m.numbers(STAT_HWCOUNTER_INDEX=number) for number in numbers)
+        where = m.numbers(DEV_INDEX=device, PORT_INDEX=port)
+        self._set(c.STAT_SET, "RDMA optional counters", where + attribute(c.STAT_HWCOUNTERS | NESTED, wanted))
+
+    def _set(self, command: int, what: str, request: bytes) -> None:
+        try:
+            self._asks.ask(c.CLIENT << 10 | command, ACKNOWLEDGE, request, what)
+        except Unavailable as error:
+            if error.reason is not Reason.DENIED:
+                raise
+            raise Unavailable(Reason.DENIED, what, error.detail, needs="CAP_NET_ADMIN") from None
 
     def _dump(self, command: int, what: str, layout: m.Layout[_R], path: tuple[int, ...] = (), **where: int) -> list[_R]:
         return m.decode(self._asks.ask(c.CLIENT << 10 | command, DUMP, m.numbers(**where), what), layout, what, *path)

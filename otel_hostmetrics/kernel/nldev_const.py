@@ -18,6 +18,7 @@ RES_CM_ID_GET: Final = 11
 RES_CQ_GET: Final = 12
 RES_MR_GET: Final = 13
 RES_PD_GET: Final = 14
+STAT_SET: Final = 16  # since 5.3; needs CAP_NET_ADMIN
 STAT_GET: Final = 17  # since 5.3
 RES_CTX_GET: Final = 22
 RES_SRQ_GET: Final = 23

@@ -18,7 +18,7 @@ from otel_hostmetrics.catalogue.model import Kind, Metric
 from otel_hostmetrics.export.prometheus.naming import label_name, metric_name
 from tests.dashboards.queries import FOLDER, NAMES, Query, board, panels, queries
 
-_UNITS = {"short", "none", "bytes", "s", "percentunit", "ops", "reqps", "cps"}  # of Grafana's valueFormats/categories.ts
+_UNITS = {"short", "none", "bytes", "s", "percentunit", "ops", "reqps", "cps", "bps"}  # of Grafana's valueFormats/categories.ts
 _LEVELS = {metric_name(row.name, row.unit, row.kind) for row in bpf.SEED if row.kind is Kind.COUNTER}
 _COUNTS = ("_total", "_bucket", "_count", "_sum")
 _TARGET = {"job", "instance", "le"}

@@ -66,7 +66,7 @@ def test_the_stacks_grafana_finds_what_it_is_pointed_to() -> None:
     assert (source["uid"], source["type"], source["url"]) == ("prometheus", "prometheus", "http://127.0.0.1:9090")
     (provider,) = yaml.safe_load(files["/etc/grafana/provisioning/dashboards/hostmetrics.yaml"])["providers"]
     folder = provider["options"]["path"]
-    assert {f"{folder}/ebpf.json", f"{folder}/agent.json"} <= files.keys()
+    assert {f"{folder}/ebpf.json", f"{folder}/rdma.json", f"{folder}/agent.json"} <= files.keys()
     environment = {each["name"]: each["value"] for each in containers(STACK)["grafana"]["env"]}
     assert environment["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"] == f"{folder}/ebpf.json"
     assert environment["GF_AUTH_ANONYMOUS_ENABLED"] == "false"

@@ -74,13 +74,13 @@ def test_the_host_is_mounted_read_only_where_the_agent_looks_for_it(path: Path) 
 
 
 @_AGENTS
-def test_the_agents_environment_is_a_configuration_it_accepts(path: Path) -> None:
-    """Every variable is a key; what the cluster fills in is filled in here."""
+def test_the_agents_environment_is_a_configuration_it_accepts(path: Path, tmp_path: Path) -> None:
+    """Every variable is a key; what the cluster fills in is filled in here, and /host is a folder of the test."""
     environment = {each["name"]: each.get("value", "192.0.2.1") for each in containers(path)["agent"]["env"]}
     filled = {name: re.sub(r"\$\((\w+)\)", lambda match: environment[match[1]], value) for name, value in environment.items()}
     assert [name for name in filled if name.startswith(PREFIX)]
-    accepted = settings(filled)
-    assert accepted.path.root == "/host"
+    assert filled[f"{PREFIX}PATH__ROOT"] == "/host"
+    accepted = settings(filled | {f"{PREFIX}PATH__ROOT": str(tmp_path)})
     assert accepted.otlp.endpoint.endswith(":4317")
     assert accepted.prometheus.listen == "0.0.0.0:9464"
 

@@ -22,7 +22,7 @@ _UNIT = _FOLDER / "otel-hostmetrics.service"
 
 
 def _service() -> configparser.SectionProxy:
-    parser = configparser.ConfigParser(interpolation=None)
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
     parser.optionxform = str  # type: ignore[assignment,method-assign]
     parser.read_string(_UNIT.read_text())
     return parser["Service"]

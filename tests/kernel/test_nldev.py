@@ -51,7 +51,7 @@ def read(ask: Callable[[int], Sequence[tuple[object, ...]]], *fields: str) -> li
 def test_numbers_are_those_of_the_header() -> None:
     """Each constant of nldev_const stands for the place of its name in the kernel's enumerations."""
     kinds = ("QP", "CM_ID", "CQ", "MR", "PD", "CTX", "SRQ")
-    commands = {"GET", "PORT_GET", "SYS_GET", "RES_GET", "STAT_GET", "STAT_GET_STATUS", *(f"RES_{kind}_GET" for kind in kinds)}
+    commands = {"GET", "PORT_GET", "SYS_GET", "RES_GET", "STAT_SET", "STAT_GET", "STAT_GET_STATUS", *(f"RES_{kind}_GET" for kind in kinds)}
     others = {"NETLINK_RDMA": 20, "CLIENT": 5, "GROUP_NOTIFY": 4, "MODE_NONE": 0, "MODE_AUTO": 1, "MODE_MANUAL": 2}
     others |= {"MASK_QP_TYPE": 1, "MASK_PID": 2}
     constants = {name: value for name, value in vars(nldev_const).items() if name.isupper()}
@@ -254,6 +254,47 @@ def methods(nldev: Nldev) -> list[Callable[[], object]]:
         *(functools.partial(method, 1) for method in per_device),
         *(functools.partial(method, 1, 1) for method in per_port),
     ]
+
+
+# What is set, with the kernel's acknowledgement or refusal
+
+ACKNOWLEDGE, STAT_SET = 4, 16
+PORT = {"DEV_INDEX": 2, "PORT_INDEX": 1}
+
+
+def answers(where: dict[str, object], error: int = 0) -> Recording:
+    recording = Recording()
+    recording.answers[5 << 10 | STAT_SET, ACKNOWLEDGE, encode(where)] = [message(2, 0, 1, struct.pack("=i", -error))]
+    return recording
+
+
+def test_setting_the_mode_of_counter_sets() -> None:
+    """What is asked is as `rdma statistic qp set link X auto type,pid on` asks."""
+    recording = answers({**PORT, "STAT_RES": NUMBER["RES_QP"], "STAT_MODE": 1, "STAT_AUTO_MODE_MASK": 3})
+    Nldev(recording).set_counter_mode(2, 1, nldev_const.MASK_QP_TYPE | nldev_const.MASK_PID)
+    assert len(recording.asked) == 1
+
+
+@pytest.mark.parametrize("numbers", [(), (28,), (28, 30)])
+def test_enabling_optional_counters(numbers: tuple[int, ...]) -> None:
+    """A nested attribute, marked as such, with the numbers of all that are to be on."""
+    entries = b"".join(attribute(NUMBER["STAT_HWCOUNTER_INDEX"], struct.pack("=I", number)) for number in numbers)
+    request = encode(dict(PORT)) + attribute(NUMBER["STAT_HWCOUNTERS"] | 0x8000, entries)
+    recording = Recording()
+    recording.answers[5 << 10 | STAT_SET, ACKNOWLEDGE, request] = [message(2, 0, 1, bytes(4))]
+    Nldev(recording).enable_counters(2, 1, numbers)
+    assert len(recording.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("error", "reason", "needs"),
+    [(1, Reason.DENIED, "CAP_NET_ADMIN"), (22, Reason.UNSUPPORTED, ""), (95, Reason.UNSUPPORTED, ""), (16, Reason.UNREADABLE, "")],
+)
+def test_setting_refused(error: int, reason: Reason, needs: str) -> None:
+    recording = answers({**PORT, "STAT_RES": NUMBER["RES_QP"], "STAT_MODE": 1, "STAT_AUTO_MODE_MASK": 0}, error)
+    with pytest.raises(Unavailable, match="RDMA counter mode") as caught:
+        Nldev(recording).set_counter_mode(2, 1, 0)
+    assert (caught.value.reason, caught.value.needs) == (reason, needs)
 
 
 def survive(bodies: list[bytes]) -> None:

@@ -135,3 +135,18 @@ def test_queue_pairs_have_their_type_state_and_process(record: Record) -> None:
 
 def test_resources_go_with_their_process(record: Record) -> None:
     assert not by(parse(record["quiet"]["page"]), "rdma_process_resources", process_pid=str(record["traffic"]["pids"]["rxe0"]))
+
+
+def test_messages_of_the_connection_manager_equal_their_files(record: Record) -> None:
+    """Of every port; a connection has been made and ended on rxe1."""
+    names = {"cm_tx_msgs": "messages", "cm_rx_msgs": "messages", "cm_tx_retries": "retries", "cm_rx_duplicates": "duplicates"}
+    expected: dict[tuple[str, ...], str] = {}
+    for name, content in record["quiet"]["connections"].items():
+        device, _, port, directory, message = PurePosixPath(name).parts
+        way = {"cm_tx_msgs": "transmit", "cm_rx_msgs": "receive"}.get(directory, "")
+        expected[names[directory], device, port, message, way] = content
+    page = parse(record["quiet"]["page"])
+    labels = (_DEVICE, _PORT, "rdma_cm_message", "network_io_direction")
+    ours = {(name, *key): value for name in set(names.values()) for key, value in by(page, f"rdma_cm_{name}_total", *labels).items()}
+    assert ours == expected
+    assert all(int(ours["messages", "rxe1", "1", message, way]) for message in ("req", "rtu", "dreq") for way in ("transmit", "receive"))

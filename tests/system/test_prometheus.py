@@ -1,7 +1,8 @@
 """The real agent on this kernel's BPF objects, scraped by the real Prometheus: every dashboard query has an answer.
 
 Everything that a query needs is made to happen: programs run, a receiver refuses, a client talks no HTTP, a directory
-cannot be read. No query is excused.
+cannot be read. RDMA is a second agent over recorded trees, and for what netlink and ethtool tell a page that the source
+makes of recorded answers (tests/machine has a kernel that answers). No query is excused.
 """
 
 from __future__ import annotations
@@ -30,15 +31,18 @@ from otel_hostmetrics.errors import Unavailable
 from otel_hostmetrics.kernel import bpf
 from otel_hostmetrics.kernel.bpf_ids import ObjectsById
 from tests.dashboards.queries import Query, queries
+from tests.hosts.recorded import unpack
 from tests.live.bpfload import Loader, attach_type
 from tests.live.zoo import cgroup2
 from tests.system.processes import ROOT, Processes, free_port, get, until
+from tests.system.recorded_rdma import Served, page
 
 pytestmark = [pytest.mark.system, pytest.mark.live]
 
 _ALERTS = ROOT / "deploy/prometheus/alerts.yml"
 _PATIENCE = 40.0  # s: until a query must have an answer; counted from the first, so the whole module is bounded
 _WINDOW = "30s"
+_JOB = "otel-hostmetrics"
 
 
 def _missing() -> str:
@@ -125,8 +129,20 @@ def _start_agent(processes: Processes, folder: Path, port: int) -> None:
     until(f"http://127.0.0.1:{port}/-/ready")
 
 
-def _start_prometheus(processes: Processes, folder: Path, agent: int, port: int) -> None:
-    jobs = [{"job_name": "otel-hostmetrics", "static_configs": [{"targets": [f"127.0.0.1:{agent}"]}]}]
+def _start_rdma_agent(processes: Processes, folder: Path) -> int:
+    """Over two recorded hosts in one tree, an InfiniBand adapter and soft-RoCE; gives its port."""
+    root, port = folder / "rdma", free_port()
+    for host in ("rdma-mlx5-ib", "rdma-rxe"):
+        unpack(host, root)
+    command = ("--root", root, "--interval", "1s", "--prometheus", f"127.0.0.1:{port}", "--sources", "rdma", "--no-source", "agent")
+    processes.start(sys.executable, "-m", "otel_hostmetrics", *command, log=folder / "rdma.log")
+    until(f"http://127.0.0.1:{port}/-/ready")
+    return port
+
+
+def _start_prometheus(processes: Processes, folder: Path, agent: int, rdma: list[int], port: int) -> None:
+    targets = {_JOB: [agent], "rdma": rdma}
+    jobs = [{"job_name": job, "static_configs": [{"targets": [f"127.0.0.1:{each}" for each in ports]}]} for job, ports in targets.items()]
     every = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
     config = folder / "prometheus.yml"
     config.write_text(yaml.safe_dump({"global": every, "rule_files": [str(_ALERTS)], "scrape_configs": jobs}))
@@ -154,7 +170,8 @@ def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitored]:
         busy = _Busy(processes.enter_context(Loader()), agent)
         busy.start()
         processes.callback(busy.stop)
-        _start_prometheus(processes, folder, agent, prometheus)
+        recorded = processes.enter_context(Served(page(folder / "recorded")))
+        _start_prometheus(processes, folder, agent, [_start_rdma_agent(processes, folder), recorded.port], prometheus)
         yield Monitored(agent, prometheus, loaded)
 
 
@@ -165,10 +182,11 @@ def test_every_query_of_the_dashboards_has_an_answer(monitored: Monitored, query
 
 
 def test_prometheus_takes_every_line_of_the_page(monitored: Monitored) -> None:
-    (target,) = monitored.ask("targets", state="active")["activeTargets"]
-    assert (target["health"], target["lastError"]) == ("up", "")
+    targets = monitored.ask("targets", state="active")["activeTargets"]
+    assert {(target["health"], target["lastError"]) for target in targets} == {("up", "")}
     lines = get(monitored.page).decode().splitlines()
-    assert monitored.values("scrape_samples_scraped")[0] == pytest.approx(sum(not line.startswith("#") for line in lines), rel=0.1)
+    samples = sum(not line.startswith("#") for line in lines)
+    assert monitored.values(f'scrape_samples_scraped{{job="{_JOB}"}}')[0] == pytest.approx(samples, rel=0.1)
 
 
 @pytest.mark.parametrize(

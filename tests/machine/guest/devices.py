@@ -74,6 +74,11 @@ def port_files() -> Files:
     return {str((port / name).relative_to(ROOT)): _content(port / name) for port in ports for name in names}
 
 
+def connection_files() -> Files:
+    """Messages of the connection manager."""
+    return {str(path.relative_to(ROOT)): _content(path) for path in sorted(ROOT.glob("*/ports/*/cm_*/*"))}
+
+
 def _content(path: Path) -> str:
     try:
         fd = os.open(path, os.O_RDONLY)

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.machine.guest import commands, devices
+from tests.machine.guest import commands, counter_modes, devices
 from tests.machine.guest.agent import Agent, once
-from tests.machine.guest.traffic import Traffic, ping_pong
+from tests.machine.guest.traffic import Traffic, connect, ping_pong
 
 _RESOURCES = ("qp", "cm_id", "cq", "mr", "pd", "ctx", "srq")
 _CYCLES = 5
@@ -23,6 +23,7 @@ def run(parameters: dict[str, Any], record: dict[str, Any]) -> None:
     devices.make_pair()
     devices.load(parameters["fakeib"])
     ping_pong()
+    connect()
     with Agent("rdma", Path("/mnt/out/rdma-agent.log"), RDMA__QPS="true") as agent:
         record["seconds_to_answer"] = agent.seconds_to_answer
         with Traffic() as traffic:
@@ -35,6 +36,7 @@ def run(parameters: dict[str, Any], record: dict[str, Any]) -> None:
         record["full"] = _replace(agent, parameters, "full", f"base={_BIG}")
         record["optional"] = _replace(agent, parameters, "optional", enable="cc_rx_ce_pkts")
         record["optional"]["statistic"] = commands.listed("rdma", "-j", "statistic", "show")
+        record["modes"] = counter_modes.gather(f"{devices.PAIR[0]}/1", "optional0/1")
         record["large"] = _replace(agent, parameters, "large", f"extra={_MANY}", "nopma=1", "ports=1")
         record["refused"] = _refuse(agent, parameters)
         record["descriptors"] = agent.descriptors()
@@ -52,6 +54,7 @@ def _moment(agent: Agent, wait: Callable[[], None]) -> dict[str, Any]:
         "page": page,
         "after": devices.counter_files(),
         "ports": devices.port_files(),
+        "connections": devices.connection_files(),
         "statistic": commands.listed("rdma", "-j", "statistic", "show"),
         "link": commands.listed("rdma", "-j", "-d", "link", "show"),
         "summary": commands.listed("rdma", "-j", "resource", "show"),

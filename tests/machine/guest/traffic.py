@@ -26,6 +26,21 @@ def ping_pong() -> None:
             server.kill()
 
 
+def connect() -> None:
+    """A connection that the connection manager makes, by ib_send_bw -R. Raises subprocess.SubprocessError.
+
+    From rxe1 to itself: to an address of this network namespace the connection manager finds no other way.
+    """
+    command = ("ib_send_bw", "-R", "-d", PAIR[1], "-x", "1", "-n", "10", "-F", "-p", "18601")
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
+        try:
+            until(lambda: _owns(PAIR[1], "cm_id", server.pid), "ib_send_bw -R listening")
+            until(lambda: _succeeds(*command, ADDRESSES[1]), "ib_send_bw -R connected")
+            server.wait(30)
+        finally:
+            server.kill()
+
+
 class Traffic:
     """ib_send_bw from rxe0 to rxe1, and one more that waits on rxe1 for the connection manager: *pids* by device, and "listener"."""
 
