@@ -23,7 +23,7 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports --no-cache | tail -n 12
+	$(BIN)/lint-imports --no-cache
 
 # Other programs are started: bpftool, prometheus, podman... (.ci/packages lists them)
 system: $(VENV)/.dev

@@ -214,8 +214,16 @@ def test_a_port_that_is_taken_at_the_start_is_one_line_and_1(said):
             with agent(said, "--prometheus", f"127.0.0.1:{taken}", "--pipeline", pipeline, "--log-level", "error", *QUIET) as running_:
                 assert running_.process.wait(15) == 1
         (line,) = running_.lines
-        assert "cannot start: " in line
-        assert pipeline == "sdk" or str(taken) in line
+        assert f"cannot start: listening on 127.0.0.1:{taken} (prometheus.listen): Address already in use" in line
+
+
+def test_a_pattern_that_fits_no_metric_is_pointed_out(said):
+    """The names on the Prometheus page are not those that --include and --exclude take."""
+    with agent(said, "--prometheus", "127.0.0.1:0", "--exclude", "bpf_maps,bpf.maps", *QUIET) as running_:
+        running_.wait_for("runs: ")
+        assert [line.partition("msg=")[2] for line in running_.lines if "no metric" in line] == [
+            '"no metric is called bpf_maps; `otel-hostmetrics metrics` lists the names"'
+        ]
 
 
 def test_it_tells_the_service_manager(said, tmp_path):

@@ -43,7 +43,7 @@ def test_text_has_host_process_every_source_and_each_cure_once():
     assert "process  ok\n" in text
     assert text.count("AmbientCapabilities=CAP_BPF CAP_PERFMON\n") == 1
     assert "bpf, agent needs CAP_BPF and CAP_PERFMON, or CAP_SYS_ADMIN\n" in text
-    assert f"rapl needs CAP_DAC_READ_SEARCH, or {ENERGY} readable\n" in text
+    assert f"rapl needs CAP_DAC_READ_SEARCH, or {ENERGY} readable, for {ENERGY}\n" in text
 
 
 def test_many_problems_of_one_source_are_cut_in_text_only():
@@ -52,6 +52,12 @@ def test_many_problems_of_one_source_are_cut_in_text_only():
     assert report.text(found).count("file") == 10
     assert "and 20 more" in report.text(found)
     assert len(json.loads(report.as_json(found))["findings"][0]["problems"]) == 30
+
+
+def test_a_problem_that_two_readers_have_is_told_once():
+    problems = [Unavailable(Reason.ABSENT, "/proc/self/mountinfo")] * 2
+    text = report.text(report.report({"bpf": (Status(State.PARTIAL, Reason.ABSENT), problems)}, HOST, ROOTLESS))
+    assert text.count("mountinfo") == 1
 
 
 def test_json_has_the_same():
@@ -66,6 +72,7 @@ def test_json_has_the_same():
     ]
     assert found["findings"][0]["took_ms"] == 1.235
     assert found["denials"][0]["sources"] == ["bpf"]
+    assert [denial["missed"] for denial in found["denials"]] == [[], [ENERGY]]
     assert [cure["capabilities"] for cure in found["denials"][0]["cures"]] == [["CAP_BPF", "CAP_PERFMON"], ["CAP_SYS_ADMIN"]]
 
 
@@ -93,6 +100,16 @@ def test_cures_of_capabilities_for_each_way_to_start():
     assert "--inh-caps=-all,+bpf,+perfmon --ambient-caps=-all,+bpf,+perfmon otel-hostmetrics" in cure.by_hand[0]
     assert str(other) == "CAP_SYS_ADMIN"
     assert cures("") == ()
+
+
+def test_a_cure_keeps_the_capabilities_that_were_chosen():
+    """What is printed is a whole setting: with CAP_NET_ADMIN alone, what CAP_BPF and CAP_PERFMON gave would be lost."""
+    (cure,) = cures("CAP_NET_ADMIN", ("CAP_PERFMON", "CAP_BPF"))
+    assert cure.capabilities == ("CAP_NET_ADMIN",)
+    assert cure.systemd[0] == "AmbientCapabilities=CAP_PERFMON CAP_BPF CAP_NET_ADMIN"
+    assert "--ambient-caps=-all,+perfmon,+bpf,+net_admin " in cure.by_hand[0]
+    (roots,) = cures("CAP_NET_ADMIN", surroundings.capabilities((1 << 12) - 1))
+    assert roots.systemd[0] == "AmbientCapabilities=CAP_NET_ADMIN"
 
 
 def test_cure_of_an_unreadable_path():

@@ -10,7 +10,7 @@ from otel_hostmetrics.catalogue.model import Kind, Metric
 from otel_hostmetrics.settings import General
 
 ENERGY = Metric("hw.energy", Kind.COUNTER, "J", "Energy | used.", "energy_uj", ("hw.id",), ("hw.parent",), integer=False, enabled=False)
-PORT = Metric("rdma_port_state", Kind.GAUGE, "", "State.", "state", ("device",), origin="seed 2")
+PORT = Metric("rdma_port_state", Kind.GAUGE, "", "State.", "state", ("device",), origin="gpu_exporter")
 
 
 def test_json_has_every_field_of_every_row():
@@ -26,7 +26,7 @@ def test_markdown_has_a_table_per_namespace_and_escapes():
     assert [line for line in text.splitlines() if line.startswith("## ")] == ["## hw", "## rdma"]
     row = "| `hw.energy` | `hw_energy_joules_total` | counter | `J` | `hw.id`, `hw.parent`? | Energy \\| used. Off by default. |"
     assert row in text.splitlines()
-    assert "- `rdma_port_state`: state (name: seed 2, development)" in text
+    assert "- `rdma_port_state`: state (name: gpu_exporter, development)" in text
 
 
 def test_text_is_one_line_per_metric():

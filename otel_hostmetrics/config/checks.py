@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from collections.abc import Callable, Collection, Mapping
 
 from otel_hostmetrics.config.schema import ConfigError
@@ -19,9 +20,17 @@ def check(settings: Settings, origins: Mapping[str, str], sources: Callable[[], 
     def wrong(key: str, problem: str) -> ConfigError:
         return ConfigError(key, problem, origins[key])
 
+    _check_directories(settings, wrong)
     _check_addresses(settings, wrong)
     _check_tls(settings, wrong)
     _check_sources(settings, sources, wrong)
+
+
+def _check_directories(settings: Settings, wrong: _Wrong) -> None:
+    """A misspelt root is not a host on which everything is absent."""
+    for key, path in (("root", settings.path.root), ("procfs", settings.path.procfs), ("sysfs", settings.path.sysfs)):
+        if path and not os.path.isdir(path):
+            raise wrong(f"path.{key}", f"{path} is not a directory, or not one that this user can reach")
 
 
 def _check_addresses(settings: Settings, wrong: _Wrong) -> None:

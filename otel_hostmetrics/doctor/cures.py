@@ -10,6 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 _COMMAND = "otel-hostmetrics"
+_FEW = 8  # a process with more capabilities is root's, and is started anew without a list of them
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,10 @@ class Cure:
 
 
 def cures(needs: str, held: Collection[str] = ()) -> tuple[Cure, ...]:
-    """One cure per alternative, in the order given; empty for empty *needs*. *held* are the process's capabilities."""
+    """One cure per alternative, in the order given; empty for empty *needs*.
+
+    *held* are the process's capabilities. Where they were chosen one by one, what a cure prints keeps them.
+    """
     return tuple(_cure(alternative, held) for alternative in needs.split("|") if alternative.strip())
 
 
@@ -37,14 +41,16 @@ def _cure(alternative: str, held: Collection[str]) -> Cure:
     wanted = [name.strip() for name in alternative.split("+") if name.strip()]
     names = tuple(name for name in wanted if name.startswith("CAP_"))
     paths = tuple(name for name in wanted if not name.startswith("CAP_"))
+    chosen = tuple(name for name in held if name not in names) if len(held) <= _FEW else ()
+    given = (*chosen, *names)
     return Cure(
         names,
         paths,
         bool(names) and set(names) <= set(held),
-        _systemd(names, paths),
-        _kubernetes(names, paths),
-        _podman(names, paths),
-        _by_hand(names, paths),
+        _systemd(given, paths),
+        _kubernetes(given, paths),
+        _podman(given, paths),
+        _by_hand(given, paths),
     )
 
 

@@ -14,6 +14,7 @@ from otel_hostmetrics.model import State, Status
 
 NO_PERMISSION = 77  # EX_NOPERM of sysexits.h
 _MOST_SHOWN = 10  # problems per source in the text; JSON has all
+_MOST_MISSED = 3  # values named per denial
 _HOW = ("systemd", "kubernetes", "podman", "by_hand")
 
 
@@ -49,7 +50,13 @@ class Denial:
 
     needs: str
     sources: tuple[str, ...]
+    missed: tuple[str, ...]  # the values; empty where a whole source is missed
     cures: tuple[Cure, ...]
+
+    def __str__(self) -> str:
+        shown, hidden = self.missed[:_MOST_MISSED], len(self.missed) - _MOST_MISSED
+        what = ", ".join([*shown, *([f"{hidden} more"] if hidden > 0 else [])])
+        return f"{', '.join(self.sources)} needs {', or '.join(map(str, self.cures))}{f', for {what}' if what else ''}"
 
 
 @dataclass(frozen=True)
@@ -101,17 +108,19 @@ def _finding(name: str, status: Status, problems: Sequence[Unavailable]) -> Find
 
 def _denials(findings: Sequence[Finding], process: Process) -> Iterator[Denial]:
     """Each need once, however many values miss it."""
-    missed: dict[str, dict[str, None]] = {}
+    missed: dict[str, dict[tuple[str, str], None]] = {}
     for finding in findings:
-        for needs in (finding.needs, *(problem.needs for problem in finding.problems)):
+        for needs, what in ((finding.needs, ""), *((problem.needs, problem.what) for problem in finding.problems)):
             if needs:
-                missed.setdefault(needs, {})[finding.source] = None
-    for needs, sources in missed.items():
-        yield Denial(needs, tuple(sources), cures(needs, process.capabilities))
+                missed.setdefault(needs, {})[finding.source, what] = None
+    for needs, values in missed.items():
+        sources = dict.fromkeys(source for source, _ in values)
+        named = dict.fromkeys(what for _, what in values if what)
+        yield Denial(needs, tuple(sources), tuple(named), cures(needs, process.capabilities))
 
 
 def _finding_lines(finding: Finding, wide: int) -> Iterator[str]:
-    problems = [str(problem) for problem in finding.problems]
+    problems = [*dict.fromkeys(map(str, finding.problems))]  # two readers may miss the same file
     detail = "" if finding.detail in problems else finding.detail
     said = [part for part in (detail, *problems[:_MOST_SHOWN]) if part] or ([finding.reason] if finding.reason else [])
     hidden = len(problems) - _MOST_SHOWN
@@ -123,7 +132,7 @@ def _finding_lines(finding: Finding, wide: int) -> Iterator[str]:
 
 def _denial_lines(denial: Denial, process: Process) -> Iterator[str]:
     yield ""
-    yield f"{', '.join(denial.sources)} needs {', or '.join(map(str, denial.cures))}"
+    yield str(denial)
     if process.initial_user_namespace is False:
         yield "  this process is in a user namespace, whose capabilities do not count for the host: start it outside"
     for cure in denial.cures:

@@ -43,6 +43,7 @@ class _Source:
     def __init__(self) -> None:
         self.plans: dict[Metric, _Plan] = {}
         self.present: Collection[Metric] = ()
+        self.series: list[tuple[Series, ...]] = []  # of the last reading's columns
         self.owners: frozenset[_Whose] = frozenset()
         self.answers: _Answers = {}
 
@@ -84,6 +85,10 @@ class Stage:
     def _plan(self, state: _Source, columns: Mapping[Metric, Column]) -> dict[Metric, _Plan]:
         """Plan for tuples that are new; returns, for those metrics, the plans they had before."""
         new: dict[Metric, _Plan] = {}
+        series = [column.series for column in columns.values()]
+        if series == state.series:
+            return new
+        state.series = series
         for metric, column in columns.items():
             old = state.plans.get(metric)
             if old is None or old.source is not column.series:

@@ -136,7 +136,9 @@ def _identity(folder: str) -> tuple[str, int]:
 def _problems(proc: str, denied: int, skipped: int) -> list[Unavailable]:
     problems: list[Unavailable] = []
     if denied:
-        problems.append(Unavailable(Reason.DENIED, f"{proc}/PID/fd", f"{denied} processes could not be read", _NEEDS))
+        problems.append(
+            Unavailable(Reason.DENIED, f"{proc}/PID/fd", f"the files of {denied} process{'es' * (denied != 1)} could not be read", _NEEDS)
+        )
     if skipped:
         problems.append(Unavailable(Reason.UNREADABLE, f"{proc}/PID/fd", f"{skipped} processes left out: too many open files"))
     return problems

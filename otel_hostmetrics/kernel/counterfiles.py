@@ -25,6 +25,17 @@ class Budget:
         self.free = limit
 
 
+def sweep(descriptors: Sequence[int]) -> list[int] | None:
+    """The numbers in many files, read as close together in time as can be; None if one of them is none or cannot be read.
+
+    int() is also the check that there are only digits.
+    """
+    try:
+        return list(map(int, list(map(os.pread, descriptors, repeat(_SIZE), repeat(0)))))
+    except (OSError, ValueError):
+        return None
+
+
 class CounterFiles:
     """Files with one decimal number each. No single file makes it raise: see :attr:`failures`. Not thread-safe.
 
@@ -40,6 +51,11 @@ class CounterFiles:
         self._kept: dict[int, int] = {}  # place -> descriptor
         self._directories: dict[str, int] = {}
         self._open(range(len(self.paths)))
+
+    @property
+    def descriptors(self) -> Sequence[int]:
+        """Of all files in their order, for :func:`sweep`; empty if some are not kept or have failed, so that read() is needed."""
+        return self._descriptors if len(self._descriptors) == len(self.paths) else ()
 
     def read(self) -> Sequence[int | None]:
         """The values now, in the order of *paths*; None for what fails."""
@@ -99,11 +115,10 @@ class CounterFiles:
         self._unkept = [place for place in range(len(self.paths)) if place not in self._kept and place not in self.failures]
 
     def _read_kept(self) -> list[int]:
-        """All through kept descriptors at once; int() is also the check that there are only digits. One by one when one is not."""
-        try:
-            return list(map(int, map(os.pread, self._descriptors, repeat(_SIZE), repeat(0))))
-        except (OSError, ValueError):
-            pass
+        """All through kept descriptors at once; one by one when one has failed."""
+        values = sweep(self._descriptors)
+        if values is not None:
+            return values
         values = []
         for place, descriptor in self._kept.copy().items():
             value = self._number(place, descriptor)

@@ -6,6 +6,8 @@ For where netlink cannot be asked (nldev.py has both in one query of the driver)
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Sequence
+from itertools import repeat
 
 from otel_hostmetrics.errors import Unavailable, unavailable
 from otel_hostmetrics.kernel.hostfs import HostFS
@@ -19,15 +21,17 @@ class PortState:
 
     def __init__(self, fs: HostFS, device: str, port: int) -> None:
         self._paths = [port_path(fs, device, port, name) for name in ("state", "phys_state")]
-        self._descriptors: list[int] = []
+        self.descriptors: list[int] = []  # of the two files
+        self.contents: list[bytes] = []  # when they were read last
         self._known: dict[bytes, State] = {}
 
     def read(self) -> tuple[State, State]:
         """Logical and physical state. Raises Unavailable; the next reading opens the files anew."""
         try:
-            if not self._descriptors:
+            if not self.descriptors:
                 self._open()
-            state, physical = (self._parse(os.pread(fd, _SIZE, 0), path) for fd, path in zip(self._descriptors, self._paths, strict=True))
+            self.contents = [os.pread(descriptor, _SIZE, 0) for descriptor in self.descriptors]
+            state, physical = map(self._parse, self.contents, self._paths)
         except OSError as error:
             self.close()
             raise unavailable(error, self._paths[0], needs=self._paths[0]) from None
@@ -38,7 +42,7 @@ class PortState:
 
     def _open(self) -> None:
         for path in self._paths:
-            self._descriptors.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+            self.descriptors.append(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
 
     def _parse(self, content: bytes, path: str) -> State:
         if content not in self._known:
@@ -49,6 +53,44 @@ class PortState:
 
     def close(self) -> None:
         """May be called again."""
-        for descriptor in self._descriptors:
+        for descriptor in self.descriptors:
             os.close(descriptor)
+        self.descriptors = []
+
+
+class PortStates:
+    """Many ports. In most cycles nothing has changed, and that is seen without asking one by one: half the time for 16 ports, 170 -> 85 us with cold caches."""
+
+    def __init__(self, ports: Iterable[PortState]) -> None:
+        self._ports = list(ports)
+        self._descriptors: list[int] = []  # of all files; empty when some cannot be read
+        self._contents: list[bytes] = []
+        self._states: Sequence[tuple[State, State] | Unavailable] = ()
+
+    def read(self) -> Sequence[tuple[State, State] | Unavailable]:
+        """Logical and physical state of each port, or why not; the same object as long as all are known and stay the same."""
+        if not self._descriptors or self._sweep() != self._contents:
+            self._states = states = [_tried(port) for port in self._ports]
+            whole = not any(isinstance(state, Unavailable) for state in states)
+            self._descriptors = [descriptor for port in self._ports for descriptor in port.descriptors] if whole else []
+            self._contents = [content for port in self._ports for content in port.contents]
+        return self._states
+
+    def _sweep(self) -> list[bytes] | None:
+        try:
+            return list(map(os.pread, self._descriptors, repeat(_SIZE), repeat(0)))
+        except OSError:
+            return None
+
+    def close(self) -> None:
+        """May be called again."""
         self._descriptors = []
+        for port in self._ports:
+            port.close()
+
+
+def _tried(port: PortState) -> tuple[State, State] | Unavailable:
+    try:
+        return port.read()
+    except Unavailable as error:
+        return error

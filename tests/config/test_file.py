@@ -121,7 +121,7 @@ def test_words_that_yaml_takes_for_booleans_and_numbers_mean_what_they_say():
 def test_what_is_shown_is_a_file_that_gives_the_same():
     text = (
         b"general: {interval: 1500ms, exclude: ['a b', 'c']}\nresource: {service_name: 'null', attributes: {k: 'v # w', '\\\"': x}}\n"
-        b"otlp: {endpoint: 'dns:///gw:4317', insecure: false}\npath: {root: '/h \\u00e9'}"
+        b"otlp: {endpoint: 'dns:///gw:4317', insecure: false}\nsnapshots: {directory: '/h \\u00e9'}"
     )
     found = of(text)
     assert found.settings != Settings()

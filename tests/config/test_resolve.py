@@ -48,6 +48,9 @@ def test_each_layer_wins_over_the_next_weaker(tmp_path):
 
 
 SAMPLES: dict[str, tuple[str, object]] = {
+    "path.root": ("/usr", "/usr"),
+    "path.procfs": ("/usr", "/usr"),
+    "path.sysfs": ("/usr", "/usr"),
     "general.sources": ("bpf, rdma", ("bpf", "rdma")),
     "general.no_sources": ("rapl", ("rapl",)),
     "general.pipeline": ("sdk", "sdk"),
@@ -67,6 +70,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "rdma.fabric": ("perfquery,mlxconfig", ("perfquery", "mlxconfig")),
     "rapl.energy_source": ("hwmon", "hwmon"),
     "rapl.plausible_power": ("1500.5", 1500.5),
+    "attribution.processes": ("70", 70),
 }
 BY_TYPE: dict[object, tuple[str, object]] = {str: ("x", "x"), bool: ("yes", True), int: ("70000", 70_000), Seconds: ("1.5m", Seconds(90))}
 
@@ -143,6 +147,11 @@ def test_every_key_has_its_variable(name):
         (
             {"OTEL_HOSTMETRICS_OTLP__KEY_FILE": "/dev/null"},
             "otlp.key_file: a client certificate needs both: otlp.cert_file is not set (from environment OTEL_HOSTMETRICS_OTLP__KEY_FILE)",
+        ),
+        (
+            {"OTEL_HOSTMETRICS_PATH__ROOT": "/nonexistent"},
+            "path.root: /nonexistent is not a directory, or not one that this user can reach "
+            "(from environment OTEL_HOSTMETRICS_PATH__ROOT)",
         ),
         (
             {"OTEL_HOSTMETRICS_PATH__ROOT": "/a\udcff"},

@@ -26,7 +26,9 @@ _CONTAINED = Unavailable(
     "holders of BPF objects",
     "only the container's own processes are visible: use hostPID, or mount the host's /proc for --path.procfs",
 )
-_BY_ID_ONLY = Unavailable(Reason.DENIED, "BPF objects by id", "memory of maps and details of some links are not known", "CAP_SYS_ADMIN")
+_UNKNOWN = "memory of maps and details of some links are not known"
+_DENIED_BY_ID = Unavailable(Reason.DENIED, "BPF objects by id", _UNKNOWN, "CAP_SYS_ADMIN")
+_WITHOUT_ID = Unavailable(Reason.UNSUPPORTED, "BPF objects by iterator", f"{_UNKNOWN}; bpf.engine: auto reads them by id")
 
 
 class Inventory:
@@ -41,8 +43,7 @@ class Inventory:
             raise refused[-1]  # the iterators' word, which asks for less
         if self._by_id is None and self._walk:
             self.problems += self._walk.problems  # ids cannot stand in for what an old kernel lacks
-            if engine == "auto":
-                self.problems.append(_BY_ID_ONLY)
+            self.problems.append(_DENIED_BY_ID if engine == "auto" else _WITHOUT_ID)
         self._fs = fs
         self._first_namespace = in_first_pid_namespace()
         self._scan: Holders = Holders(fs)

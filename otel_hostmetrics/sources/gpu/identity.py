@@ -12,7 +12,7 @@ _SEED = frozenset(rows.SEED)
 
 
 class Identity(NamedTuple):
-    """A GPU or a part of one. *bus_id* and *uuid* are what seed 2 calls gpu_id and gpu_uuid."""
+    """A GPU or a part of one. *bus_id* and *uuid* are what gpu_exporter calls gpu_id and gpu_uuid."""
 
     id: str
     name: str
