@@ -31,14 +31,16 @@ def _of_port(
 # Seed 0
 PORT_STAT = Metric(
     "rdma_port_stat", COUNTER, "", "RDMA port statistics.",
-    "every counter in counters/ and hw_counters/, as the driver gives it; port 0: the device", ("device", "port", "stat"), origin="prometheus-rdma-exporter",
+    "every counter in counters/ and hw_counters/, as the driver gives it; port 0: the device", ("device", "port", "stat"),
+    origin="prometheus-rdma-exporter",
 )  # fmt: skip
 UP = Metric(
     "rdma_up", GAUGE, "", "Was the last scrape of RDMA statistics successful.", "0 when no counter of any device could be read",
     origin="prometheus-rdma-exporter",
 )  # fmt: skip
 SCRAPE_DURATION = Metric(
-    "rdma_scrape_duration_seconds", GAUGE, "s", "Duration of the scrape in seconds.", "monotonic clock around one reading", origin="prometheus-rdma-exporter",
+    "rdma_scrape_duration_seconds", GAUGE, "s", "Duration of the scrape in seconds.", "monotonic clock around one reading",
+    origin="prometheus-rdma-exporter",
     integer=False,
 )  # fmt: skip
 

@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 
 _Callback = Callable[[CallbackOptions], Iterable[Observation]] | Generator[Iterable[Observation], CallbackOptions, None]
 _Key = frozenset[tuple[str, object]]
-_Found = dict["_Stream", list[tuple[int, Column]]]  # columns with the Unix time of their values
+_Found = dict[int, list[tuple[int, Column]]]  # by a stream's position: columns with the Unix time of their values
 _OPTIONS = CallbackOptions()
 _S = TypeVar("_S", bound="_Stream")
 # The SDK specification's default for explicit bucket histograms.
@@ -273,10 +273,9 @@ class Provider(api.MeterProvider):
         for stream in list(self._asked.values()):
             columns = [(time_ns, column) for time_ns, column in stream.columns() if column.series]
             if columns:
-                found.setdefault(stream, []).extend(columns)
-        families = sorted(found.items(), key=lambda item: item[0].position)
+                found.setdefault(stream.position, []).extend(columns)
         # The first series' metric is the catalogue's row, if it is one of ours.
-        return tuple(Family(columns[0][1].series[0].metric, tuple(columns)) for _, columns in families)
+        return tuple([Family(columns[0][1].series[0].metric, tuple(columns)) for _, columns in sorted(found.items())])
 
 
 def _replay(snapshot: Snapshot, sources: Mapping[str, Mapping[Metric, _Stream]], found: _Found) -> None:
@@ -284,6 +283,7 @@ def _replay(snapshot: Snapshot, sources: Mapping[str, Mapping[Metric, _Stream]],
         reading = snapshot.readings.get(source)
         if reading is None:
             continue
+        time_ns = reading.time_ns
         for metric, column in reading.columns.items():
             if column.series and (stream := streams.get(metric)) is not None:
-                found.setdefault(stream, []).append((reading.time_ns, column))
+                found.setdefault(stream.position, []).append((time_ns, column))

@@ -59,7 +59,10 @@ class PortState:
 
 
 class PortStates:
-    """Many ports. In most cycles nothing has changed, and that is seen without asking one by one: half the time for 16 ports, 170 -> 85 us with cold caches."""
+    """Many ports. In most cycles nothing has changed, and that is seen without asking one by one.
+
+    Half the time: 170 -> 85 us for 16 ports, with cold caches.
+    """
 
     def __init__(self, ports: Iterable[PortState]) -> None:
         self._ports = list(ports)

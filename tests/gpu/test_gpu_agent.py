@@ -64,6 +64,7 @@ def test_no_library_and_no_gpu_are_told_apart(host, tmp_path):
     page, said = once(host, {"PATH": "/nonexistent"})
     assert "gpu_count 0" in page
     assert "libnvidia-ml.so.1: absent" in said
+    (tmp_path / "bare").mkdir()
     page, said = once(tmp_path / "bare", {})
     assert "gpu_count 0" in page
     assert "no GPU of NVIDIA, AMD or Intel" in said

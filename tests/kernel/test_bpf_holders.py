@@ -84,7 +84,7 @@ def test_without_rights_the_processes_are_counted(tmp_path: Path) -> None:
         found, problems = Holders(HostFS(".")).scan()
         return f"{found} {problems[0]} needs {problems[0].needs}, {len(problems)} problem"
 
-    expected = "[] ./proc/PID/fd: denied: 3 processes could not be read needs CAP_SYS_PTRACE+CAP_DAC_READ_SEARCH, 1 problem"
+    expected = "[] ./proc/PID/fd: denied: the files of 3 processes could not be read needs CAP_SYS_PTRACE+CAP_DAC_READ_SEARCH, 1 problem"
     assert as_nobody(scan, str(tmp_path)) == expected
 
 

@@ -239,9 +239,10 @@ def test_a_program_on_a_cgroup_that_no_process_holds(cgroup: str, engine: str) -
     attributes = {"bpf.cgroup.path": path, "bpf.attach.type": "cgroup_device", "bpf.program.id": number, "bpf.program.name": "orphan"}
     for reading, held in ((first, True), (second, False)):
         # Where some process hides its descriptors it may be the holder: not known, not false.
-        expected = {**attributes, "bpf.program.held": held} if held or not reading.problems else attributes
+        unseen = [problem for problem in reading.problems if problem.what.endswith("/PID/fd")]
+        expected = {**attributes, "bpf.program.held": held} if held or not unseen else attributes
         assert by(reading, rows.CGROUP_PROGRAM, "bpf.program.id")[number] == (expected, 1)
-    assert engine == "ids" or first.problems == second.problems == []
+    assert engine == "ids" or {problem.what for problem in (*first.problems, *second.problems)} == {"BPF objects by iterator"}
 
 
 @contextlib.contextmanager
@@ -274,7 +275,7 @@ def test_both_engines_give_the_same_points_where_both_know(zoo: Zoo) -> None:
     with opened(engine="ids", stats="on") as by_id, opened(engine="iterator", stats="on") as walking:
         # Twice: at the second look-around every object is described once more.
         a, b = [(by_id.read(), walking.read()) for _ in range(2)][-1]
-    assert b.problems == []
+    assert [problem.what for problem in b.problems] == ["BPF objects by iterator"], "memory of maps, and said so"
     assert {problem.what for problem in a.problems} <= {"/proc/PID/fd"}, "processes whose descriptors even root may not see"
     assert a.columns.keys() - b.columns.keys() <= only_ids
     assert b.columns.keys() - a.columns.keys() <= only_iterator

@@ -28,7 +28,7 @@ from typing import NamedTuple
 from otel_hostmetrics import settings
 from otel_hostmetrics.kernel.hostfs import HostFS
 from otel_hostmetrics.settings import Settings
-from otel_hostmetrics.sources.rdma import Rdma
+from otel_hostmetrics.sources.rdma.present import Present
 from tests.hosts.gentree import generate
 from tests.perf.measure import NOISE, Bound, Mode, Report, Result
 
@@ -129,7 +129,7 @@ def _run(*command: str | Path) -> None:
 
 def _spread(root: Path, tree: Tree, cycles: int) -> Result:
     """Wall time from before the first counter to after the last one, once a second in this process: how far apart they are at most."""
-    source = Rdma(HostFS(str(root)), Settings(rdma=settings.Rdma(netlink=False)))
+    source = Present(HostFS(str(root)), Settings(rdma=settings.Rdma(netlink=False)))
     source.open()
     try:
         source.read()

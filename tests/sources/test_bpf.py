@@ -53,7 +53,7 @@ class World:
         present = [each for each in listed if each in objects.records]
         for metric in (rows.PROGRAM_INFO, rows.PROGRAM_MEM, rows.PROGRAM_MEMORY):
             column = objects.columns.get(metric, Column((), ()))
-            name = "id" if metric.origin.startswith("seed") else "bpf.program.id"
+            name = "id" if metric.name.startswith("bpf_") else "bpf.program.id"
             assert [int(series.attributes[name]) for series in column.series] == present
         memory = objects.columns.get(rows.PROGRAM_MEM, Column((), ())).values
         assert list(memory) == [objects.records[each].memory_bytes for each in present]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import selectors
 import socket
 import time
 from collections.abc import Callable
@@ -23,6 +25,7 @@ _REASONS = {
     500: b"Internal Server Error",
     503: b"Service Unavailable",
 }
+_FIXED = (("X-Content-Type-Options", "nosniff"), ("Content-Security-Policy", "default-src 'none'"))  # headers of every response
 _METHODS = frozenset(("CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"))
 
 
@@ -54,6 +57,7 @@ class Connection:
     ) -> None:
         self.socket = client
         self.deadline = time.monotonic() + timeout
+        self.watched = selectors.EVENT_READ  # what the server waits for
         self._answer = answer
         self._telemetry = telemetry
         self._known = known
@@ -181,19 +185,29 @@ class Connection:
 
 def _headers(response: Response) -> list[tuple[str, str]]:
     return [
-        ("Date", time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())),
         ("Content-Type", response.content_type),
-        ("Content-Length", str(len(response.body))),
-        ("X-Content-Type-Options", "nosniff"),
-        ("Content-Security-Policy", "default-src 'none'"),
+        *_FIXED,
         *response.headers,
+        ("Date", _date()),
+        ("Content-Length", str(len(response.body))),
     ]
 
 
 def _head(response: Response) -> bytes:
-    """What h11 would write for a response that is not the connection's last."""
-    fields = "".join(f"{name}: {value}\r\n" for name, value in _headers(response))
-    return b"HTTP/1.1 %d %b\r\n%b\r\n" % (response.status, _REASONS.get(response.status, b""), fields.encode("latin-1"))
+    """What h11 would write of _headers() for a response that is not the connection's last."""
+    start = _start(response.status, response.content_type, response.headers)
+    return b"%bDate: %b\r\nContent-Length: %d\r\n\r\n" % (start, _date().encode(), len(response.body))
+
+
+@functools.lru_cache(64)
+def _start(status: int, content_type: str, headers: tuple[tuple[str, str], ...]) -> bytes:
+    """All that is the same in each response of a kind."""
+    fields = "".join(f"{name}: {value}\r\n" for name, value in (("Content-Type", content_type), *_FIXED, *headers))
+    return b"HTTP/1.1 %d %b\r\n%b" % (status, _REASONS.get(status, b""), fields.encode("latin-1"))
+
+
+def _date() -> str:
+    return time.strftime("%a, %d %b %Y %H:%M:%S GMT", time.gmtime())
 
 
 def _request(event: h11.Request) -> Request:

@@ -126,8 +126,9 @@ class Server:
             self._drop(selector, connection)
         else:
             events = selectors.EVENT_WRITE if connection.writing else selectors.EVENT_READ
-            if selector.get_key(connection.socket).events != events:
+            if connection.watched != events:
                 selector.modify(connection.socket, events)
+                connection.watched = events
 
     def _expire(self, selector: selectors.BaseSelector, listener: socket.socket, now: float) -> None:
         for connection in [one for one in self._connections.values() if one.deadline <= now]:

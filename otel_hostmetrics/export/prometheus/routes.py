@@ -47,7 +47,7 @@ class Routes:
         self._scrape = scrape
         self._latest = latest
         self._reported: set[tuple[str, type[Exception]]] = set()
-        self._table: dict[str, Callable[[Request], Response]] = {
+        self._table: dict[str, Callable[[Request, str], Response]] = {
             "/": self._landing,
             "/metrics": self._metrics,
             "/-/healthy": _healthy,
@@ -65,23 +65,23 @@ class Routes:
         if request.method not in ("GET", "HEAD"):
             return Response(405, _PLAIN, b"method not allowed\n", route, (("Allow", "GET, HEAD"),))
         try:
-            return _compressed(answer(request)._replace(route=route), request.accept_encoding)
+            return _compressed(answer(request, route), request.accept_encoding)
         except Exception as error:  # the server outlives any source, and a scrape that failed must say so
             return self._failed(route, error)
 
-    def _metrics(self, request: Request) -> Response:
+    def _metrics(self, request: Request, route: str) -> Response:
         form = page_format(request.accept)
         body = self._page.render(self._scrape(), form)
-        return Response(200, form.value, body, "", (("Vary", "Accept, Accept-Encoding"),))
+        return Response(200, form.value, body, route, (("Vary", "Accept, Accept-Encoding"),))
 
-    def _ready(self, _: Request) -> Response:
+    def _ready(self, _: Request, route: str) -> Response:
         """Ready once a first cycle has decided what every source is; one that failed does not make the agent unready."""
         batch = self._latest()
         sources = {name: _shown(status) for name, status in batch.snapshot.statuses.items()} if batch else {}
         body = msgspec.json.encode({"ready": batch is not None, "sources": sources}) + b"\n"
-        return Response(200 if batch else 503, _JSON, body, "")
+        return Response(200 if batch else 503, _JSON, body, route)
 
-    def _landing(self, _: Request) -> Response:
+    def _landing(self, _: Request, route: str) -> Response:
         batch = self._latest()
         statuses = batch.snapshot.statuses if batch else {}
         items = (f"<li>{name}: {' '.join(_shown(status).values()).translate(_HTML_ESCAPES)}</li>" for name, status in statuses.items())
@@ -91,7 +91,7 @@ class Routes:
             '<p><a href="/metrics">metrics</a> <a href="/-/ready">ready</a> <a href="/-/healthy">healthy</a></p>\n'
             f"<h2>Sources</h2>\n<ul>{''.join(items) or '<li>no cycle yet</li>'}</ul>\n</body></html>\n"
         )
-        return Response(200, _HTML, text.encode("utf-8", "replace"), "")
+        return Response(200, _HTML, text.encode("utf-8", "replace"), route)
 
     def _failed(self, route: str, error: Exception) -> Response:
         kind = (route, type(error))
@@ -101,8 +101,8 @@ class Routes:
         return Response(500, _PLAIN, f"{route} failed: {type(error).__name__}, see the agent's log\n".encode(), route)
 
 
-def _healthy(_: Request) -> Response:
-    return Response(200, _PLAIN, b"OK\n", "")
+def _healthy(_: Request, route: str) -> Response:
+    return Response(200, _PLAIN, b"OK\n", route)
 
 
 def _path(target: str) -> str:

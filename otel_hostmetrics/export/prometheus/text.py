@@ -47,10 +47,9 @@ class _Block:
         self.family = family
         self.type = type_
         text_type = "gauge" if type_ == "info" else type_
-        self.head = {
-            Format.TEXT: _head(name, text_type, "", _escape(description)),
-            Format.OPENMETRICS: _head(family, type_, unit if family.endswith(f"_{unit}") else "", _escape(description).replace('"', r"\"")),
-        }
+        self.text = _head(name, text_type, "", _escape(description))
+        unit = unit if family.endswith(f"_{unit}") else ""
+        self.openmetrics = _head(family, type_, unit, _escape(description).replace('"', r"\""))
 
 
 class _Numbers:
@@ -100,32 +99,42 @@ class Page:
         self._workload_labels = workload_labels
         target = _Block("target_info", "target", "info", "", "Attributes of the resource the metrics belong to.")
         sample = b"target_info" + braced(resource) + b" 1\n"
-        self._begin = {form: target.head[form] + sample if resource else b"" for form in Format}
+        heads = {Format.TEXT: target.text, Format.OPENMETRICS: target.openmetrics}
+        self._begin = {form: head + sample if resource else b"" for form, head in heads.items()}
         self._blocks: dict[Metric, _Block | None] = {}  # None: refused
         self._taken = {target.family + suffix: target for suffix in _SUFFIXES[target.type]}
+        self._series: list[tuple[Series, ...]] = []  # of the last batch's columns
+        self._places: list[tuple[_Block | None, _Template, int]] = []  # (of the first of a block: the block, template, which column)
         self._templates: dict[tuple[Metric, int], _Template] = {}
         self._labels: dict[Series, bytes] = {}
         self._broken: set[Metric] = set()
 
     def render(self, batch: Batch, form: Format) -> bytes:
         """The whole page. Metrics whose names meet in Prometheus share a block if their types agree, else the later is left off."""
-        blocks: dict[_Block, list[bytes]] = {}
-        live: dict[tuple[Metric, int], _Template] = {}
-        for metric, columns in batch.families:
-            block = self._block(metric)
-            if block is None:
-                continue
-            for _, column in columns:
-                if column.series:
-                    key = metric, id(column.series)  # the template holds the tuple, so its id stays its own
-                    template = live[key] = self._templates.get(key) or self._compile(block, metric, column.series)
-                    blocks.setdefault(block, []).append(self._lines(metric, template, column.values))
-        self._forget(live)
+        columns = [column for _, each in batch.families for _, column in each]
+        series = [column.series for column in columns]
+        if series != self._series:  # quick, as most are the same objects
+            self._arrange([metric for metric, each in batch.families for _ in each], series)
         parts = [self._begin[form]]
-        for block, lines in blocks.items():
-            parts.append(block.head[form])
-            parts += lines
-        return b"".join(parts) + (b"# EOF\n" if form is Format.OPENMETRICS else b"")
+        openmetrics = form is Format.OPENMETRICS  # an Enum's hash is Python code: not once per block
+        for block, template, number in self._places:
+            if block:
+                parts.append(block.openmetrics if openmetrics else block.text)
+            parts.append(self._lines(template, columns[number].values))
+        return b"".join(parts) + (b"# EOF\n" if openmetrics else b"")
+
+    def _arrange(self, metrics: list[Metric], series: list[tuple[Series, ...]]) -> None:
+        """Other series than in the last batch: find the place of each column."""
+        blocks: dict[_Block, list[tuple[_Template, int]]] = {}
+        live: dict[tuple[Metric, int], _Template] = {}
+        for number, (metric, those) in enumerate(zip(metrics, series, strict=True)):
+            if those and (block := self._block(metric)):
+                key = metric, id(those)  # the template holds the tuple, so its id stays its own
+                live[key] = self._templates.get(key) or self._compile(block, metric, those)
+                blocks.setdefault(block, []).append((live[key], number))
+        self._places = [(None if place else block, *each) for block, members in blocks.items() for place, each in enumerate(members)]
+        self._series, self._templates = series, live
+        self._labels = {one: self._labels[one] for template in live.values() for one in template.series}
 
     def _block(self, metric: Metric) -> _Block | None:
         if metric not in self._blocks:
@@ -165,20 +174,15 @@ class Page:
     def _chosen(self, workload: Attributes) -> Attributes:
         return {key: value for key, value in workload.items() if any(fnmatchcase(key, pattern) for pattern in self._workload_labels)}
 
-    def _lines(self, metric: Metric, template: _Template, values: Sequence[Number] | Sequence[Distribution]) -> bytes:
+    def _lines(self, template: _Template, values: Sequence[Number] | Sequence[Distribution]) -> bytes:
         """One column that does not fit its series must not cost the page."""
         try:
             return template.fill(values)  # type: ignore[arg-type]  # the metric's kind chose the class
         except (TypeError, ValueError, AttributeError) as error:
-            if metric not in self._broken:
+            if (metric := template.series[0].metric) not in self._broken:
                 self._broken.add(metric)
                 _log.error("%s left off the Prometheus page: %s", metric.name, error)
             return b""
-
-    def _forget(self, live: dict[tuple[Metric, int], _Template]) -> None:
-        if live.keys() != self._templates.keys():
-            self._templates = live
-            self._labels = {one: self._labels[one] for template in live.values() for one in template.series}
 
 
 def boundary(value: float) -> str:

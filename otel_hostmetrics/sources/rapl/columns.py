@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from operator import itemgetter
 
 from otel_hostmetrics import __version__
 from otel_hostmetrics.catalogue import energy as rows
@@ -24,16 +25,16 @@ class _Sums:
     def __init__(self, points: Iterable[tuple[Series, tuple[int, ...]]]) -> None:
         self._points = tuple(points)
         self._all = tuple(series for series, _ in self._points)
-        self._alone = [places[0] for _, places in self._points] if all(len(places) == 1 for _, places in self._points) else None
+        alone = [places[0] for _, places in self._points]
+        self._alone = itemgetter(*alone) if len(alone) > 1 and all(len(places) == 1 for _, places in self._points) else None
         self._some: tuple[Series, ...] = ()
 
     def column(self, values: Sequence[float | None]) -> Column:
         """*values* by zone."""
-        alone = self._alone
-        sums = [values[place] for place in alone] if alone is not None else [_sum(values, places) for _, places in self._points]
+        sums: Sequence[float | None] = self._alone(values) if self._alone else [_sum(values, places) for _, places in self._points]
+        if None not in sums:
+            return Column(self._all, sums)  # type: ignore[arg-type]
         present = [value for value in sums if value is not None]
-        if len(present) == len(sums):
-            return Column(self._all, present)
         some = tuple(series for series, value in zip(self._all, sums, strict=True) if value is not None)
         if some != self._some:
             self._some = some

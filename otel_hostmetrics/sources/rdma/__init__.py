@@ -8,97 +8,44 @@ in each cycle, by ENODEV and by a timer (rescan.py).
 
 from __future__ import annotations
 
-import time
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from otel_hostmetrics.catalogue import rdma as rows
 from otel_hostmetrics.catalogue.model import Metric
-from otel_hostmetrics.errors import Reason, Unavailable
-from otel_hostmetrics.kernel.counterfiles import Budget
 from otel_hostmetrics.kernel.hostfs import HostFS
-from otel_hostmetrics.model import Column, Reading
+from otel_hostmetrics.model import Reading
 from otel_hostmetrics.settings import Settings
-from otel_hostmetrics.sources.rdma.counters import Counters
-from otel_hostmetrics.sources.rdma.devices import discover
-from otel_hostmetrics.sources.rdma.groups import groups
-from otel_hostmetrics.sources.rdma.parts import Parts
-from otel_hostmetrics.sources.rdma.rescan import Rescan
-from otel_hostmetrics.sources.rdma.table import Merge
+from otel_hostmetrics.sources.rdma.listing import listing
+
+if TYPE_CHECKING:
+    from otel_hostmetrics.sources.rdma.present import Present
 
 
 class Rdma:
+    """Loads the rest of this package with the first device: 2.6 MB resident that most hosts do not need."""
+
     name: ClassVar[str] = "rdma"
     metrics: ClassVar[tuple[Metric, ...]] = rows.ALL
     blocking: ClassVar[bool] = True  # a device in reset holds a reader for seconds
 
     def __init__(self, fs: HostFS, settings: Settings) -> None:
         self._fs = fs
-        self._settings = settings.rdma
-        self._rescan = Rescan(fs, settings.rdma)
-        self._counters = Counters()
-        self._parts: Parts | None = None
-        self._merge = Merge()
-        self._problems: list[Unavailable] = []  # of the last search
-        self._up = (rows.UP.series({}),)
-        self._duration = (rows.SCRAPE_DURATION.series({}),)
+        self._settings = settings
+        self._present: Present | None = None
 
     def open(self) -> None:
         """Raises Unavailable(ABSENT) without a device, or when none is selected."""
-        self._bind()
+        if self._present is None:
+            listing(self._fs)
+            from otel_hostmetrics.sources.rdma.present import Present
+
+            self._present = Present(self._fs, self._settings)
+        self._present.open()
 
     def read(self) -> Reading:
-        """Once devices have been there, all of them gone is a problem and not the end: they may be back in the next cycle."""
-        began = time.monotonic()
-        counted: dict[Metric, Column] = {}
-        reading = Reading()
-        try:
-            counted = self._count()
-            assert self._parts is not None  # _count() binds
-            reading.columns = self._merge.apply((*counted.items(), *self._parts.columns()))
-            reading.facts = self._parts.facts
-            reading.problems += (*self._problems, *self._counters.problems(), *self._parts.problems())
-        except Unavailable as error:
-            self._unbind()
-            reading.problems.append(Unavailable(Reason.GONE, error.what, error.detail))
-        reading.columns[rows.UP] = Column(self._up, (int(bool(counted)),))
-        reading.columns[rows.SCRAPE_DURATION] = Column(self._duration, (time.monotonic() - began,))
-        return reading
-
-    def _count(self) -> dict[Metric, Column]:
-        """All counters, of the devices that are there now."""
-        if self._parts is None or self._parts.stale or self._rescan.wanted():
-            self._bind()
-        counted = self._counters.columns()
-        if gone := self._counters.gone():  # ENODEV: devices were removed, and maybe added again
-            self._counters.forget(gone)
-            self._bind(anew=True)
-            counted = self._counters.columns()
-        return counted
-
-    def _bind(self, anew: bool = False) -> None:
-        """Look for devices; where they are not those we know, or with *anew*, bind everything. Raises Unavailable(ABSENT)."""
-        nldev, known = self._rescan.netlink()
-        found = discover(self._fs, self._settings, known)
-        self._rescan.done()
-        self._problems = list(found.problems)
-        before = self._parts
-        if before and before.devices == found.devices and not before.stale and not anew:
-            return
-        self._counters.close()
-        budget = Budget(self._settings.descriptors)
-        tell = self._problems.append
-        self._counters.bind([group for device in found.devices for group in groups(self._fs, self._settings, device, nldev, budget, tell)])
-        self._parts = Parts(self._fs, self._settings, found.devices, nldev, budget)
-        if before:
-            self._parts.links.keep(before.links)
-            before.close()
-
-    def _unbind(self) -> None:
-        self._counters.close()
-        if self._parts:
-            self._parts.close()
-            self._parts = None
+        assert self._present is not None  # open() came first
+        return self._present.read()
 
     def close(self) -> None:
-        self._unbind()
-        self._rescan.close()
+        if self._present:
+            self._present.close()

@@ -17,8 +17,8 @@ from otel_hostmetrics.errors import Reason, Unavailable
 from otel_hostmetrics.kernel import infiniband, infiniband_tables, nldev_records
 from otel_hostmetrics.kernel.hostfs import HostFS
 from otel_hostmetrics.settings import Rdma
+from otel_hostmetrics.sources.rdma.listing import listing
 
-_CURE = "load the driver of the RDMA hardware, or add a soft-RoCE device: rdma link add rxe0 type rxe netdev eth0"
 _RNIC = 4  # node type of iWARP
 _HARDWARE = frozenset(hw.ADAPTER)
 
@@ -89,19 +89,6 @@ def discover(fs: HostFS, settings: Rdma, known: Mapping[str, nldev_records.Devic
             Reason.ABSENT, "RDMA", f"none of {', '.join(names)} is selected by rdma.devices, rdma.exclude_devices and rdma.mode"
         )
     return Found(tuple(devices), tuple(problems))
-
-
-def listing(fs: HostFS) -> list[str]:
-    """Names of all devices. Raises Unavailable(ABSENT), with what to do, where there is none."""
-    try:
-        names = infiniband.devices(fs)
-    except Unavailable as error:
-        if error.reason is not Reason.ABSENT:
-            raise
-        names = []
-    if not names:
-        raise Unavailable(Reason.ABSENT, fs.sys("class/infiniband"), f"no RDMA device; {_CURE}")
-    return names
 
 
 def _device(fs: HostFS, settings: Rdma, name: str, known: nldev_records.Device | None) -> Device | None:

@@ -38,6 +38,14 @@ class Group(Protocol):
     values: Sequence[int | None]
     holes: tuple[int, ...]
 
+    @property
+    def descriptors(self) -> Sequence[int]:
+        """Files that may be read in its place, in one sweep with those of other groups; empty if it has to read itself."""
+
+    @property
+    def due(self) -> float:
+        """Monotonic time before which read() does nothing."""
+
     def read(self) -> None:
         """Read what is due in this cycle."""
 
@@ -63,16 +71,20 @@ class FileGroup:
         self.holes: tuple[int, ...] = ()
         self._path = path
         self._interval = interval
-        self._next = float("-inf")
+        self.due = float("-inf")
         self._backoff = Backoff()
         self._files = CounterFiles([f"{path}/{name}" for name in names], budget)
+
+    @property
+    def descriptors(self) -> Sequence[int]:
+        return () if self._interval else self._files.descriptors
 
     def read(self) -> None:
         if self._interval:
             now = time.monotonic()
-            if now < self._next:
+            if now < self.due:
                 return
-            self._next = now + self._interval
+            self.due = now + self._interval
         if self._files.failures:
             self._read_again()
         else:
@@ -129,6 +141,8 @@ class NetlinkGroup:
         self.names, values = nldev.counters(number, where.owner.number)
         self.values: Sequence[int | None] = values
         self.holes: tuple[int, ...] = ()
+        self.descriptors = ()
+        self.due = float("-inf")
 
     def read(self) -> None:
         if self._problem and not self._backoff.due():

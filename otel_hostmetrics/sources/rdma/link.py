@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 from otel_hostmetrics.catalogue import hardware as hw
@@ -13,9 +13,9 @@ from otel_hostmetrics.errors import Reason, Unavailable
 from otel_hostmetrics.kernel import infiniband, nldev_records
 from otel_hostmetrics.kernel.counterfiles import Budget, CounterFiles
 from otel_hostmetrics.kernel.hostfs import HostFS
-from otel_hostmetrics.kernel.infiniband import Rate
+from otel_hostmetrics.kernel.infiniband import Rate, State
 from otel_hostmetrics.kernel.nldev import Nldev
-from otel_hostmetrics.kernel.portstate import PortState
+from otel_hostmetrics.kernel.portstate import PortState, PortStates
 from otel_hostmetrics.model import Column
 from otel_hostmetrics.sources.rdma.devices import Device, Owner, Port, ports
 from otel_hostmetrics.sources.rdma.table import Point, Tables
@@ -51,11 +51,14 @@ class Links:
     def __init__(self, fs: HostFS, devices: Sequence[Device], nldev: Nldev | None, pace: float, budget: Budget) -> None:
         self._fs = fs
         self._nldev = nldev
-        self._devices = devices
+        self._asked = [device for device in devices if nldev and device.number is not None]
+        self._by_file = [port.owner for device in devices if device not in self._asked for port in device.ports]
+        self._states = PortStates(PortState(fs, *owner) for owner in self._by_file)
         self._ports = [port for _, port in ports(devices)]
         self._pace = pace
         self._next_slow = float("-inf")
-        self._files: dict[Owner, PortState] = {}
+        self._last_states: object = None
+        self._links: dict[Owner, _Link] = {}  # what was made of them
         self._seen: dict[Owner, _Link] = {}
         self._slow: dict[Owner, _Slow] = {}
         self._changes: dict[Owner, list[int]] = {port.owner: [0, 0] for port in self._ports}  # to up, to down
@@ -79,7 +82,7 @@ class Links:
     def columns(self) -> Iterator[tuple[Metric, Column]]:
         """Read; where nothing has changed the columns of the last cycle are handed out again."""
         self.problems = []
-        seen = {owner: link for device in self._devices for owner, link in self._look(device)}
+        seen = {**self._look_at_files(), **{owner: link for device in self._asked for owner, link in self._ask(device)}}
         carriers = self._carrier_files.read()
         changed = seen != self._seen
         if changed or time.monotonic() >= self._next_slow:
@@ -92,25 +95,27 @@ class Links:
         yield from self._tables.columns()
         yield from self._information.columns()
 
-    def _look(self, device: Device) -> Iterable[tuple[Owner, _Link]]:
-        if self._nldev and device.number is not None:
-            try:
-                known = {port.number: port for port in self._nldev.ports(device.number)}
-            except Unavailable as error:
-                self.problems.append(error)
-                return [(port.owner, _FAILED) for port in device.ports]
-            return [(port.owner, _link(known.get(port.owner.number))) for port in device.ports]
-        return [(port.owner, self._look_at_files(port.owner)) for port in device.ports]
+    def _look_at_files(self) -> dict[Owner, _Link]:
+        states = self._states.read()
+        if states is not self._last_states:
+            self._last_states, self._links = states, dict(zip(self._by_file, map(self._from_files, states), strict=True))
+        return self._links
 
-    def _look_at_files(self, owner: Owner) -> _Link:
-        if owner not in self._files:
-            self._files[owner] = PortState(self._fs, *owner)
+    def _from_files(self, states: tuple[State, State] | Unavailable) -> _Link:
+        if isinstance(states, Unavailable):
+            self.problems.append(states)
+            return _FAILED
+        return _Link(states[0].number, states[1].number)
+
+    def _ask(self, device: Device) -> list[tuple[Owner, _Link]]:
+        assert self._nldev is not None
+        assert device.number is not None
         try:
-            state, physical = self._files[owner].read()
+            known = {port.number: port for port in self._nldev.ports(device.number)}
         except Unavailable as error:
             self.problems.append(error)
-            return _FAILED
-        return _Link(state.number, physical.number)
+            return [(port.owner, _FAILED) for port in device.ports]
+        return [(port.owner, _link(known.get(port.owner.number))) for port in device.ports]
 
     def _count(self, seen: Mapping[Owner, _Link]) -> None:
         for owner, link in seen.items():
@@ -156,8 +161,7 @@ class Links:
                 yield Point(rows.LINK_EVENTS, owner, (("rdma.link.event", ("carrier_up", "carrier_down")[place % 2]),), value)
 
     def close(self) -> None:
-        for files in self._files.values():
-            files.close()
+        self._states.close()
         self._carrier_files.close()
 
 

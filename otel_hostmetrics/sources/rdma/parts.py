@@ -12,11 +12,13 @@ from otel_hostmetrics.kernel.hostfs import HostFS
 from otel_hostmetrics.kernel.nldev import Nldev
 from otel_hostmetrics.model import Column
 from otel_hostmetrics.settings import Rdma
-from otel_hostmetrics.sources.rdma.congestion import Congestion
+from otel_hostmetrics.sources.rdma.congestion import Congestion, netdevs
+from otel_hostmetrics.sources.rdma.connections import Connections
 from otel_hostmetrics.sources.rdma.devices import Device
 from otel_hostmetrics.sources.rdma.fabric import Fabric
 from otel_hostmetrics.sources.rdma.facts import Facts, device_info, optional_counters
 from otel_hostmetrics.sources.rdma.link import Links
+from otel_hostmetrics.sources.rdma.modules import Modules
 from otel_hostmetrics.sources.rdma.resources import Resources
 from otel_hostmetrics.sources.rdma.table import Point, Tables
 
@@ -30,6 +32,8 @@ class Parts:
         self._nldev = nldev
         self.links = Links(fs, devices, nldev, settings.slow_interval, budget)
         self._congestion = Congestion(settings, devices)
+        self._connections = Connections(fs, devices, settings.slow_interval)
+        self._modules = Modules(netdevs(devices), settings.modules_interval) if settings.modules else None
         live = nldev is not None and any(device.number is not None for device in devices)
         self._resources = Resources(settings, devices, nldev) if nldev and live and settings.resources else None
         self._facts = Facts(fs, devices, nldev) if settings.facts else None
@@ -45,9 +49,13 @@ class Parts:
         self._look_slowly()
         yield from self.links.columns()
         yield from self._congestion.columns()
+        yield from self._connections.columns()
         if self._resources:
             yield from self._resources.columns()
         yield from self._information.columns()
+        if self._modules:
+            self._modules.step()
+            yield from self._modules.columns()
         if self._fabric:
             self._fabric.step()
             yield from self._fabric.columns()
@@ -55,7 +63,8 @@ class Parts:
     @property
     def facts(self) -> dict[str, object]:
         """As of the last time they were looked up."""
-        return {**self._looked, **self._fabric.facts()} if self._fabric else self._looked
+        beside = [part.facts() for part in (self._modules, self._fabric) if part]
+        return {key: value for facts in (self._looked, *beside) for key, value in facts.items()} if beside else self._looked
 
     def _look_slowly(self) -> None:
         now = time.monotonic()
@@ -73,13 +82,16 @@ class Parts:
         """Of the last reading."""
         yield from self.links.problems
         yield from self._congestion.problems
+        yield from self._connections.problems
         if self._resources:
             yield from self._resources.problems
-        if self._fabric:
-            yield from self._fabric.problems()
+        for part in (self._modules, self._fabric):
+            if part:
+                yield from part.problems()
 
     def close(self) -> None:
         self.links.close()
         self._congestion.close()
-        if self._fabric:
-            self._fabric.close()
+        for part in (self._modules, self._fabric):
+            if part:
+                part.close()

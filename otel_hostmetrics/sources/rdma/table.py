@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from typing import NamedTuple, TypeAlias
 
 from otel_hostmetrics.catalogue.model import AttributeValue, Kind, Metric, Number, Series
@@ -78,12 +79,16 @@ class Merge:
     def __init__(self) -> None:
         self._merged: dict[Metric, tuple[list[tuple[Series, ...]], tuple[Series, ...]]] = {}
 
-    def apply(self, columns: Iterable[tuple[Metric, Column]]) -> dict[Metric, Column]:
-        """The columns by metric."""
-        found: dict[Metric, list[Column]] = {}
-        for metric, column in columns:
-            found.setdefault(metric, []).append(column)
-        return {metric: parts[0] if len(parts) == 1 else self._one(metric, parts) for metric, parts in found.items()}
+    def apply(self, columns: dict[Metric, Column], more: Iterable[tuple[Metric, Column]]) -> dict[Metric, Column]:
+        """*columns* and *more*, by metric."""
+        found = columns.copy()
+        several: dict[Metric, list[Column]] = {}
+        for metric, column in more:
+            if (first := found.setdefault(metric, column)) is not column:
+                several.setdefault(metric, [first]).append(column)
+        for metric, parts in several.items():
+            found[metric] = self._one(metric, parts)
+        return found
 
     def _one(self, metric: Metric, parts: list[Column]) -> Column:
         tuples = [part.series for part in parts]
@@ -91,4 +96,4 @@ class Merge:
         if len(known) != len(tuples) or any(a is not b for a, b in zip(known, tuples, strict=True)):
             merged = tuple(series for each in tuples for series in each)
             self._merged[metric] = tuples, merged
-        return Column(merged, [value for part in parts for value in part.values])  # type: ignore[arg-type]  # numbers, not distributions
+        return Column(merged, list(chain.from_iterable([part.values for part in parts])))  # type: ignore[arg-type]  # numbers, not distributions
