@@ -99,7 +99,8 @@ def test_run_counts_are_exact(record: Record, page: Page) -> None:
 def test_all_iterators_are_in_use(record: Record) -> None:
     """Those of links came with 5.19: from 6.1 on, none falls back."""
     assert set(record["engines"]["iterator"]["facts"]["engines"].values()) == {"iterator"}
-    assert record["engines"]["iterator"]["problems"] == []
+    (told,) = record["engines"]["iterator"]["problems"]
+    assert told.startswith("BPF objects by iterator: unsupported: memory of maps")
 
 
 def test_both_engines_say_the_same(record: Record) -> None:
