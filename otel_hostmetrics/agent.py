@@ -13,7 +13,6 @@ from typing import BinaryIO
 from otel_hostmetrics import __version__, logs, reload, resource
 from otel_hostmetrics.attribution import Attribution
 from otel_hostmetrics.catalogue import CATALOGUE, hardware
-from otel_hostmetrics.catalogue.model import Metric
 from otel_hostmetrics.collect import Collector
 from otel_hostmetrics.enrich import build as build_workloads
 from otel_hostmetrics.errors import Unavailable
@@ -22,7 +21,7 @@ from otel_hostmetrics.kernel.hostfs import HostFS
 from otel_hostmetrics.model import Source, Status
 from otel_hostmetrics.schedule import Ticks, phase
 from otel_hostmetrics.service import Service
-from otel_hostmetrics.settings import General, Settings
+from otel_hostmetrics.settings import Settings
 from otel_hostmetrics.sources import OWN, SOURCES
 from otel_hostmetrics.sources.agent import Agent as OwnSource
 from otel_hostmetrics.telemetry import Telemetry
@@ -49,12 +48,6 @@ def _host(settings: Settings) -> HostFS:
     return HostFS(settings.path.root, settings.path.procfs, settings.path.sysfs)
 
 
-def kept(metric: Metric, general: General) -> bool:
-    """Whether the user wants a metric: --include and --exclude are shell patterns on OpenTelemetry names."""
-    wanted = any(fnmatchcase(metric.name, pattern) for pattern in general.include) if general.include else metric.enabled
-    return wanted and not any(fnmatchcase(metric.name, pattern) for pattern in general.exclude)
-
-
 def _warn_of_unknown(patterns: Iterable[str]) -> None:
     for pattern in patterns:
         if not any(fnmatchcase(metric.name, pattern) for metric in CATALOGUE):
@@ -71,7 +64,8 @@ class Generation:
         chosen += derived(settings, chosen)
         own = OwnSource(self._telemetry) if OWN not in settings.general.no_sources else None
         rows = {
-            source.name: [row for row in source.metrics if kept(row, settings.general)] for source in (*chosen, *([own] if own else []))
+            source.name: [row for row in source.metrics if settings.general.keeps(row.name, row.enabled)]
+            for source in (*chosen, *([own] if own else []))
         }
         enabled = {row for metrics in rows.values() for row in metrics}
         general = settings.general

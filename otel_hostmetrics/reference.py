@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from fnmatch import fnmatchcase
 from itertools import groupby
 
 from otel_hostmetrics.catalogue.model import Metric
@@ -16,12 +15,7 @@ _HEADER = "| Metric | Prometheus | Kind | Unit | Attributes | Description |\n|--
 
 def selected(rows: Iterable[Metric], general: General) -> list[Metric]:
     """The rows that ``general.include`` and ``general.exclude`` leave, by their OpenTelemetry names."""
-    return [
-        row
-        for row in rows
-        if (not general.include or any(fnmatchcase(row.name, pattern) for pattern in general.include))
-        and not any(fnmatchcase(row.name, pattern) for pattern in general.exclude)
-    ]
+    return [row for row in rows if general.keeps(row.name)]
 
 
 def text(rows: Sequence[Metric]) -> str:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import pytest
 
-from otel_hostmetrics.agent import kept
 from otel_hostmetrics.catalogue import agent as rows
 from otel_hostmetrics.catalogue.model import Kind, Metric
 from otel_hostmetrics.collect import Collector, measurements
@@ -294,7 +293,7 @@ def test_include_and_exclude_are_shell_patterns(include, exclude, expected):
     """What is off by default comes only by name."""
     hidden = Metric("hidden", Kind.GAUGE, "", "", "nothing", enabled=False)
     general = General(include=include, exclude=exclude)
-    assert {metric.name for metric in (COUNT, LEVEL, hidden) if kept(metric, general)} == expected
+    assert {metric.name for metric in (COUNT, LEVEL, hidden) if general.keeps(metric.name, metric.enabled)} == expected
 
 
 def test_snapshots_are_numbered_and_own_metrics_come_last(collector):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Annotated, Literal
 
 import msgspec
@@ -24,6 +25,11 @@ class General(Section, frozen=True):
         Literal["native", "sdk"],
         Meta(description="native: precompiled encoders; sdk: the stock OpenTelemetry SDK, its exporter and reader"),
     ] = "native"
+
+    def keeps(self, name: str, otherwise: bool = True) -> bool:
+        """Whether *include* and *exclude* leave the metric of this OpenTelemetry name; *otherwise* is for an empty *include*."""
+        wanted = any(fnmatchcase(name, pattern) for pattern in self.include) if self.include else otherwise
+        return wanted and not any(fnmatchcase(name, pattern) for pattern in self.exclude)
 
 
 class Paths(Section, frozen=True):

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 SOURCE = Path(__file__).with_name("fakenvml.c")
-needs_compiler = pytest.mark.skipif(not shutil.which("cc"), reason="needs a C compiler (cc)")
+_IN_CI = os.environ.get("CI") == "true"  # there, a missing compiler fails the test
+needs_compiler = pytest.mark.skipif(not shutil.which("cc") and not _IN_CI, reason="needs a C compiler (cc)")
 
 
 def compiled(directory: Path, *options: str) -> Path:
@@ -50,7 +51,7 @@ class Fake:
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory):
-    if not shutil.which("cc"):
+    if not shutil.which("cc") and not _IN_CI:
         pytest.skip("needs a C compiler (cc)")
     return Fake(compiled(tmp_path_factory.mktemp("nvml")))
 

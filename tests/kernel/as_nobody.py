@@ -10,14 +10,23 @@ NOBODY = 65534
 
 def as_nobody(call: Callable[[], str], directory: str = "/") -> str:
     """What *call* returns in a forked child that has become nobody, working in *directory*; its error, if it raised one."""
+
+    def become() -> None:
+        os.chdir(directory)
+        os.setgroups([])
+        os.setgid(NOBODY)
+        os.setuid(NOBODY)
+
+    return in_child(become, call)
+
+
+def in_child(become: Callable[[], None], call: Callable[[], str]) -> str:
+    """What *call* returns in a forked child after *become*; the error, if one of them raised it."""
     receive, send = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            os.chdir(directory)
-            os.setgroups([])
-            os.setgid(NOBODY)
-            os.setuid(NOBODY)
+            become()
             answer = call()
         except BaseException as error:  # nothing may reach pytest, which runs in this child too
             answer = repr(error)

@@ -17,7 +17,6 @@ from typing import Any
 
 import pytest
 
-from otel_hostmetrics.agent import kept
 from otel_hostmetrics.catalogue import bpf as rows
 from otel_hostmetrics.catalogue.model import Metric
 from otel_hostmetrics.collect import Collector
@@ -399,7 +398,7 @@ def test_two_seconds_of_churn_leave_no_error_and_no_descriptor() -> None:
 def test_include_keeps_only_what_is_named(loader: Loader) -> None:
     loader.bulk(2, 2, 1)
     general = General(include=("bpf.programs", "bpf_map_*"), exclude=("*_size",))
-    enabled = [row for row in rows.ALL if kept(row, general)]
+    enabled = [row for row in rows.ALL if general.keeps(row.name, row.enabled)]
     with contextlib.closing(Collector([made()], None, enabled, Telemetry(), 1, 1000)) as collector:
         reading = collector.collect().readings["bpf"]
     assert {metric.name for metric in reading.columns} == {"bpf.programs", "bpf_map_info", "bpf_map_max_entries"}

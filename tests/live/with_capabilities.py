@@ -7,7 +7,7 @@ import os
 import struct
 from collections.abc import Callable
 
-from tests.kernel.as_nobody import NOBODY
+from tests.kernel.as_nobody import NOBODY, in_child
 
 PERFMON, BPF = 38, 39  # include/uapi/linux/capability.h
 _VERSION_3 = 0x20080522
@@ -16,21 +16,7 @@ _PR_SET_KEEPCAPS = 8
 
 def with_capabilities(capabilities: tuple[int, ...], call: Callable[[], str]) -> str:
     """What *call* returns in a forked child with exactly *capabilities*; its error, if it raised one."""
-    receive, send = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            _become(capabilities)
-            answer = call()
-        except BaseException as error:  # nothing may reach pytest, which runs in this child too
-            answer = repr(error)
-        os.write(send, answer.encode())
-        os._exit(0)
-    os.close(send)
-    with open(receive) as pipe:
-        answer = pipe.read()
-    os.waitpid(child, 0)
-    return answer
+    return in_child(lambda: _become(capabilities), call)
 
 
 def _become(capabilities: tuple[int, ...]) -> None:
