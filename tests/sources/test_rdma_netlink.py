@@ -115,6 +115,21 @@ def test_memory_registered_is_the_sum_of_a_processs_regions(tmp_path: Path) -> N
     assert values(reading, "rdma.process.memory.registered") == expected
 
 
+def test_a_region_of_unknown_length_is_counted_and_its_process_has_no_sum(tmp_path: Path) -> None:
+    def region(pid: int, *length: bytes) -> bytes:
+        own = request(RES_MRN=pid, RES_PID=pid) + b"".join(attribute(NUMBER["RES_MRLEN"], each) for each in length)
+        return attribute(NUMBER["RES_MR_ENTRY"], own)
+
+    _, device = rxe1(tmp_path)
+    recording = recorded()
+    regions = region(7, struct.pack("=Q", 4096)) + region(7) + region(8, struct.pack("=Q", 64))
+    says(recording, 13, DUMP, request(DEV_INDEX=RXE1), request(DEV_INDEX=RXE1) + attribute(NUMBER["RES_MR"], regions))
+    reading = Reading(dict(Resources(Chosen(), [device], Nldev(recording)).columns()))
+    assert values(reading, "rdma.process.memory.registered") == {(8, "rxe1"): 64}
+    counted = {owner(labels): value for labels, value in values(reading, "rdma.process.resources").items() if labels[-1] == "mr"}
+    assert counted == {7: 2, 8: 1}
+
+
 def test_summary_and_queue_pairs(tmp_path: Path) -> None:
     _, device = rxe1(tmp_path)
     silent = Witness()

@@ -96,13 +96,15 @@ def _counted(owner: Owner, kind: str, objects: Sequence[_Object]) -> Iterator[Po
 
 
 def _memory(owner: Owner, regions: Sequence[MemoryRegion]) -> Iterator[Point]:
-    bytes_: dict[_Whose, int] = {}
+    """Regions of each process, and their bytes where the length of all of them is known: a part is not the sum."""
+    lengths: dict[_Whose, list[int | None]] = {}
     for region in regions:
-        whose = _whose(region)
-        bytes_[whose] = bytes_.get(whose, 0) + (region.length or 0)
+        lengths.setdefault(_whose(region), []).append(region.length)
     yield from _counted(owner, "mr", regions)
-    for whose, length in bytes_.items():
-        yield Point(rows.PROCESS_MEMORY, owner, whose, length)
+    for whose, each in lengths.items():
+        known = [length for length in each if length is not None]
+        if len(known) == len(each):
+            yield Point(rows.PROCESS_MEMORY, owner, whose, sum(known))
 
 
 def _queue_pairs(device: Device, pairs: Sequence[QueuePair]) -> Iterator[Point]:
