@@ -13,8 +13,8 @@ _PORT = "job, instance, rdma_device_name, rdma_port_number"
 _LEGEND = "{{instance}} {{rdma_device_name}}/{{rdma_port_number}}"
 _WAY = "network_io_direction"
 _OURS = 'rdma_device_name!=""'  # of the metrics that adapters share with other hardware
-_PROCESS = "instance, rdma_device_name, process_pid, rdma_kernel_module"
-_OF_PROCESS = "{{instance}} {{rdma_device_name}} {{process_pid}}{{rdma_kernel_module}}"
+_PROCESS = "instance, rdma_device_name, process_executable_name, process_pid, rdma_kernel_module"
+_OF_PROCESS = "{{instance}} {{rdma_device_name}} {{process_executable_name}} {{process_pid}}{{rdma_kernel_module}}"
 
 
 def _rate(counter: str, by: str = _PORT) -> str:
@@ -111,9 +111,9 @@ def _resources() -> Iterable[Builder[Panel]]:
     objects = {"{{instance}} {{rdma_device_name}} {{rdma_resource_type}}":
                "sum by (instance, rdma_device_name, rdma_resource_type) (rdma_resources{})"}  # fmt: skip
     memory = {_OF_PROCESS: f"topk(10, sum by ({_PROCESS}) (rdma_process_memory_registered_bytes{{}}))"}
-    columns = ("instance", "rdma_device_name", "process_pid", "rdma_resource_type")
+    columns = ("instance", "rdma_device_name", "process_executable_name", "process_pid", "rdma_resource_type")
     owned = f"sum by ({', '.join(columns)}) (rdma_process_resources{{}})"
-    pair_columns = ("instance", "rdma_device_name", "process_pid", "rdma_qp_type", "rdma_qp_state")
+    pair_columns = ("instance", "rdma_device_name", "process_executable_name", "process_pid", "rdma_qp_type", "rdma_qp_state")
     pairs = f"sum by ({', '.join(pair_columns)}) (rdma_process_queue_pairs{{}})"
     counted = f"topk(10, {_rate('rdma_qp_stat_total{}', 'instance, rdma_device_name, process_pid, rdma_stat_name')})"
     return [

@@ -74,10 +74,11 @@ class Attribution:
         self._charge_processors([step for step in steps if step.component != rows.GPU])
         self._charge_gpus([step for step in steps if step.component == rows.GPU])
         columns = self._ledger.columns()
+        problems = [Unavailable(Reason.UNREADABLE, "attribution.max_cgroups", _FULL)] if self._times.full else []
         if self._settings.processes:
             columns[rows.PROCESS] = self._processes.column(self._since_ns)
+            problems += self._processes.problems
         self._since_ns = now_ns
-        problems = [Unavailable(Reason.UNREADABLE, "attribution.max_cgroups", _FULL)] if self._times.full else []
         return Reading(columns, problems=problems, facts={"cgroups": len(self._times.cgroups)})
 
     def _charge_processors(self, steps: Sequence[Step]) -> None:

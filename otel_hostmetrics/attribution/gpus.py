@@ -10,6 +10,7 @@ from otel_hostmetrics.attribution.energy import Columns, points
 from otel_hostmetrics.attribution.groups import Group, Groups
 from otel_hostmetrics.catalogue import gpu
 from otel_hostmetrics.catalogue.model import Attributes
+from otel_hostmetrics.catalogue.process import PID
 
 WHOLE = 1_000_000  # shares of time are in millionths of the interval
 
@@ -38,7 +39,7 @@ class Gpus:
         shares: dict[str, dict[int, int]] = {}
         for attributes, share in self._shares(columns):
             by_pid = shares.setdefault(str(attributes[gpu.ID]), {})
-            pid = int(attributes[gpu.PID])
+            pid = int(attributes[PID])
             by_pid[pid] = max(by_pid.get(pid, 0), _millionths(share))
         busy: dict[str, int] = {}
         for attributes, share in points(columns, gpu.UTILIZATION):
@@ -59,7 +60,7 @@ class Gpus:
         yield from points(columns, gpu.PROCESS_UTILIZATION)
         before, self._seconds = self._seconds, {}
         for attributes, seconds in points(columns, gpu.PROCESS_TIME):
-            key = int(attributes[gpu.PID]), str(attributes[gpu.ID]), str(attributes[gpu.ENGINE])
+            key = int(attributes[PID]), str(attributes[gpu.ID]), str(attributes[gpu.ENGINE])
             self._seconds[key] = seconds
             if key in before and interval > 0:
                 yield attributes, (seconds - before[key]) / interval

@@ -9,12 +9,25 @@ from otel_hostmetrics.attribution.groups import Account, Group, Groups
 from otel_hostmetrics.attribution.split import split
 from otel_hostmetrics.catalogue import workload_energy as rows
 from otel_hostmetrics.catalogue.model import Owner, Series
+from otel_hostmetrics.catalogue.process import EXECUTABLE, PID, process
+from otel_hostmetrics.errors import Unavailable
+from otel_hostmetrics.kernel.proc_exe import Executables
 from otel_hostmetrics.kernel.proc_times import ProcessTime, processes
 from otel_hostmetrics.model import Column
 
 _NS_PER_TICK = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 _Key = tuple[int, int]  # pid, start: a pid alone would hand joules down to whoever gets it next
+
+
+class _Process(Account):
+    """*name* is the one in /proc/PID/stat when it was last charged."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, series: Series) -> None:
+        super().__init__(series)
+        self.name = b""
 
 
 class Processes:
@@ -25,9 +38,15 @@ class Processes:
         self._groups = groups
         self._most = most
         self._ticks: dict[_Key, int] = {}
-        self._accounts: dict[_Key, Account] = {}
+        self._accounts: dict[_Key, _Process] = {}
         self._charged: dict[Group, int] = {}  # microjoules of processors, as of the last cycle
+        self._executables = Executables(proc)
         self._series: tuple[Series, ...] = ()
+
+    @property
+    def problems(self) -> list[Unavailable]:
+        """Of the last column."""
+        return self._executables.problems
 
     def column(self, start_ns: int) -> Column:
         """Those with most energy so far, of the processes that live; *start_ns* is when the interval began."""
@@ -53,18 +72,32 @@ class Processes:
             key = (each.pid, each.start)
             if key not in self._accounts:
                 identity = group.workload
-                series = rows.PROCESS.series({rows.PID: each.pid, rows.TYPE: identity.type, rows.NAME: identity.name}, start_ns)
+                series = rows.PROCESS.series({PID: each.pid, rows.TYPE: identity.type, rows.NAME: identity.name}, start_ns)
                 series.owner = Owner(each.pid, group.path)
-                self._accounts[key] = Account(series)
+                self._accounts[key] = _Process(series)
+            self._accounts[key].name = each.name
             self._accounts[key].total += part
 
     def _top(self) -> Column:
         accounts = heapq.nlargest(self._most, self._accounts.items(), key=lambda item: item[1].total)
         accounts.sort()
+        self._executables.begin()
+        for (pid, start), account in accounts:
+            account.series = _named(account.series, pid, self._executables.name(pid, (start, account.name)))
         series = tuple(account.series for _, account in accounts)
         if series != self._series:
             self._series = series
         return Column(self._series, [account.total / 1e6 for _, account in accounts])
+
+
+def _named(series: Series, pid: int, executable: str) -> Series:
+    """The same, unless it executes something else than the last time; its energy goes on."""
+    if series.attributes.get(EXECUTABLE, "") == executable:
+        return series
+    others = {key: value for key, value in series.attributes.items() if key != EXECUTABLE}
+    new = rows.PROCESS.series({**others, **process(pid, executable)}, series.start_ns)
+    new.owner = series.owner
+    return new
 
 
 def _microjoules(group: Group) -> int:

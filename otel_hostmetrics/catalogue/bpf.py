@@ -7,6 +7,7 @@ counters there, so they are here; the second part has the same facts, and many m
 from __future__ import annotations
 
 from otel_hostmetrics.catalogue.model import Combine, Kind, Metric
+from otel_hostmetrics.catalogue.process import CREATION_TIME, EXECUTABLE, PID
 
 # What stays on a series when bpf.aggregate groups objects by type and name.
 GROUP_ATTRIBUTES = frozenset({
@@ -117,7 +118,7 @@ LINK_ATTACHMENT = Metric(
     "bpf.link.attachment", Kind.GAUGE, "", "Where a link attaches its program; always 1.", "bpf_link_info",
     ("bpf.link.id", "bpf.link.type"),
     ("bpf.program.id", "bpf.program.name", "bpf.attach.type", "bpf.interface.index", "bpf.interface.name", "bpf.cgroup.id",
-     "bpf.cgroup.path", "bpf.netns.inode", "bpf.target.name", "bpf.target.id", "bpf.map.id", "process.pid"),
+     "bpf.cgroup.path", "bpf.netns.inode", "bpf.target.name", "bpf.target.id", "bpf.map.id", PID),
 )  # fmt: skip
 PROGRAM_MAP = Metric(
     "bpf.program.map", Kind.GAUGE, "", "A program uses a map; always 1.", "bpf_prog_info.map_ids", ("bpf.program.id", "bpf.map.id"),
@@ -126,7 +127,7 @@ PROGRAM_MAP = Metric(
 OBJECT_HOLDER = Metric(
     "bpf.object.holder", Kind.GAUGE, "{file_descriptor}", "Descriptors by which a process holds an object.",
     "iter/task_file (5.8), /proc/PID/fdinfo",
-    ("bpf.object.type", "bpf.object.id", "process.pid", "process.creation.time", "bpf.holder.comm"),
+    ("bpf.object.type", "bpf.object.id", PID, CREATION_TIME, "bpf.holder.comm"), (EXECUTABLE,),
 )  # fmt: skip
 OBJECT_PIN = Metric(
     "bpf.object.pin", Kind.GAUGE, "", "A path of a bpffs under which an object is pinned; always 1.", "BPF_OBJ_GET",

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 from otel_hostmetrics.catalogue import hardware
 from otel_hostmetrics.catalogue.model import Kind, Metric
+from otel_hostmetrics.catalogue.process import EXECUTABLE, PID
 
 ID, NAME, VENDOR, PARENT = "hw.id", "hw.name", "hw.vendor", "hw.parent"
 TASK, DIRECTION, ERROR_TYPE, LIMIT = "hw.gpu.task", "network.io.direction", "error.type", "hw.limit_type"
 CLOCK, REASON, LOCATION, RETENTION, CAUSE = (
     "hw.gpu.clock.domain", "hw.gpu.throttle.reason", "hw.gpu.memory.location", "hw.gpu.ecc.retention", "hw.gpu.memory.repair.cause",
 )  # fmt: skip
-XID, UNIT, ENGINE, REGION, PID = "hw.gpu.xid", "hw.gpu.unit", "hw.gpu.engine", "hw.gpu.memory.region", "process.pid"
+XID, UNIT, ENGINE, REGION = "hw.gpu.xid", "hw.gpu.unit", "hw.gpu.engine", "hw.gpu.memory.region"
 
 _SEED = ("gpu_id", "gpu_name", "gpu_uuid")
 _GPU = (ID,)
@@ -198,15 +199,15 @@ MIG_INSTANCES = _own(
 
 PROCESS_MEMORY = Metric(
     "process.gpu.memory.usage", Kind.UPDOWNCOUNTER, "By", "GPU memory a process uses.",
-    "nvmlDeviceGet{Compute,Graphics,MPSCompute}RunningProcesses_v3; fdinfo drm-memory-*, drm-resident-*", (PID, ID), (REGION,),
+    "nvmlDeviceGet{Compute,Graphics,MPSCompute}RunningProcesses_v3; fdinfo drm-memory-*, drm-resident-*", (PID, ID), (REGION, EXECUTABLE),
 )  # fmt: skip
 PROCESS_UTILIZATION = Metric(
     "process.gpu.utilization", Kind.GAUGE, "1", "Share of the GPU's time a process took, by task.", "nvmlDeviceGetProcessUtilization",
-    (PID, ID, TASK), integer=False,
+    (PID, ID, TASK), (EXECUTABLE,), integer=False,
 )  # fmt: skip
 PROCESS_TIME = Metric(
     "process.gpu.time", Kind.COUNTER, "s", "Time a process kept an engine of the GPU busy.", "fdinfo drm-engine-* (Linux 5.19)",
-    (PID, ID, ENGINE), integer=False,
+    (PID, ID, ENGINE), (EXECUTABLE,), integer=False,
 )  # fmt: skip
 
 SEED = (

@@ -11,12 +11,12 @@ from typing import Any
 
 from otel_hostmetrics.catalogue import hardware
 from otel_hostmetrics.catalogue.model import Kind, Metric
+from otel_hostmetrics.catalogue.process import EXECUTABLE, PID
 
 DEVICE, PORT = "rdma.device.name", "rdma.port.number"  # points without a port are of the device as a whole
 STAT = "rdma.stat.name"  # the kernel's own name: the file, the netlink string, the ethtool statistic
 DIRECTION = hardware.DIRECTION
 PRIORITY = "rdma.priority"  # 0 to 7 (IEEE 802.1Q); none on a point: the link's global pause
-PID = "process.pid"
 NETDEV = "network.interface.name"
 COUNTER, LEVEL, GAUGE = Kind.COUNTER, Kind.UPDOWNCOUNTER, Kind.GAUGE
 
@@ -223,19 +223,19 @@ RESOURCES = Metric(
 OWNER = ("rdma.kernel.module",)  # the owner of what no process has
 PROCESS_RESOURCES = Metric(
     "rdma.process.resources", LEVEL, "{object}", "Objects of a process on a device.",
-    "nldev RES_MR_GET, RES_CQ_GET, RES_PD_GET, RES_CTX_GET, RES_SRQ_GET, RES_CM_ID_GET", (DEVICE, RESOURCE_TYPE), (PID, *OWNER),
+    "nldev RES_MR_GET, RES_CQ_GET, RES_PD_GET, RES_CTX_GET, RES_SRQ_GET, RES_CM_ID_GET", (DEVICE, RESOURCE_TYPE), (PID, EXECUTABLE, *OWNER),
 )  # fmt: skip
 PROCESS_MEMORY = Metric(
     "rdma.process.memory.registered", LEVEL, "By", "Memory a process has registered with a device (MRs).", "nldev RES_MR_GET, mrlen",
-    (DEVICE,), (PID, *OWNER),
+    (DEVICE,), (PID, EXECUTABLE, *OWNER),
 )  # fmt: skip
 PROCESS_QPS = _of_port(
     "rdma.process.queue_pairs", LEVEL, "{queue_pair}", "Queue pairs of a process by type and state; only with rdma.qps.",
-    "nldev RES_QP_GET", ("rdma.qp.type", "rdma.qp.state"), (PID, *OWNER),
+    "nldev RES_QP_GET", ("rdma.qp.type", "rdma.qp.state"), (PID, EXECUTABLE, *OWNER),
 )  # fmt: skip
 QP_STAT = _of_port(
     "rdma.qp.stat", COUNTER, "", "Hardware counters of sets of queue pairs, where a mode is set (`rdma statistic qp set`).",
-    "nldev STAT_GET, RES_QP", ("rdma.qp.counter_set", STAT), (PID, "rdma.qp.type"),
+    "nldev STAT_GET, RES_QP", ("rdma.qp.counter_set", STAT), (PID, EXECUTABLE, "rdma.qp.type"),
 )  # fmt: skip
 
 # The fabric, only with rdma.fabric

@@ -8,11 +8,11 @@ never count twice: what a pod took is the sum by its ``k8s.pod.uid``, of its con
 from __future__ import annotations
 
 from otel_hostmetrics.catalogue.model import Kind, Metric
+from otel_hostmetrics.catalogue.process import EXECUTABLE, PID
 
 TYPE, NAME, COMPONENT = "workload.type", "workload.name", "energy.component"
 CONTAINER, POD, SERVICE, CGROUP = "container", "pod", "service", "cgroup"
 CPU, MEMORY, GPU = "cpu", "memory", "gpu"
-PID = "process.pid"
 
 WORKLOAD = Metric(
     "workload.energy", Kind.COUNTER, "J",
@@ -25,7 +25,7 @@ PROCESS = Metric(
     "workload.process.energy", Kind.COUNTER, "J",
     "The part of workload.energy of processors that a process used, of those that used most (attribution.processes).",
     "its workload's energy by /proc/PID/stat utime + stime; what exited between two readings is in the workload's only",
-    (PID, TYPE, NAME), integer=False,
+    (PID, TYPE, NAME), (EXECUTABLE,), integer=False,
 )  # fmt: skip
 IDLE = Metric(
     "energy.idle", Kind.COUNTER, "J", "Energy of the time in which the component had nothing to do.",

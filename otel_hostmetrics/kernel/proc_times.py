@@ -11,18 +11,20 @@ _UTIME, _STIME, _STARTTIME = 11, 12, 19  # places behind the name
 
 
 class ProcessTime(NamedTuple):
-    """*start* with *pid* names a process for ever; *ticks* are of user and system, of all its threads."""
+    """*start* with *pid* names a process for ever; *ticks* are of user and system, of all its threads; *name* changes by execve(2)."""
 
     pid: int
     start: int
     ticks: int
+    name: bytes
 
 
 def parse(pid: int, content: bytes) -> ProcessTime | None:
     """None for what is no such line. The name may contain anything, so what counts begins behind the last parenthesis."""
-    fields = content.rpartition(b")")[2].split()
+    head, _, rest = content.rpartition(b")")
+    fields = rest.split()
     try:
-        return ProcessTime(pid, int(fields[_STARTTIME]), int(fields[_UTIME]) + int(fields[_STIME]))
+        return ProcessTime(pid, int(fields[_STARTTIME]), int(fields[_UTIME]) + int(fields[_STIME]), head.partition(b"(")[2])
     except (IndexError, ValueError):
         return None
 

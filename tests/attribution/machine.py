@@ -66,13 +66,18 @@ class Machine:
         busy, idle = self.busy_ns // TICK_NS, max(self.total_ns - self.busy_ns, 0) // TICK_NS
         (self.root / "proc/stat").write_text(f"cpu  {busy} 0 0 {idle} 0 0 0 0 0 0\ncpu0 1 2 3\nintr 5\n")
 
-    def process(self, pid: int, path: str, ticks: int = 0, start: int = 100) -> None:
+    def process(self, pid: int, path: str, ticks: int = 0, start: int = 100, executable: str = "") -> None:
+        """Its name is that of its *executable*."""
         directory = self.root / f"proc/{pid}"
         directory.mkdir(exist_ok=True)
         line = f"0::{path}\n" if self.version == 2 else f"3:cpuacct:{path}\n0::/\n"
         (directory / "cgroup").write_text(line)
         fields = ["S", *["0"] * 10, str(ticks), "0", *["0"] * 6, str(start), *["0"] * 30]
-        (directory / "stat").write_text(f"{pid} (a) b) {' '.join(fields)}\n")
+        (directory / "stat").write_text(f"{pid} (a) b{executable}) {' '.join(fields)}\n")
+
+        (directory / "exe").unlink(missing_ok=True)
+        if executable:
+            (directory / "exe").symlink_to(f"/usr/bin/{executable}")
 
     def _show(self, path: str) -> None:
         ns = self._ns[path]

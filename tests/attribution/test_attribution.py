@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from otel_hostmetrics.attribution import Attribution
 from otel_hostmetrics.attribution.identity import Workload, workload
 from otel_hostmetrics.catalogue import gpu
 from otel_hostmetrics.catalogue import workload_energy as rows
+from otel_hostmetrics.catalogue.process import EXECUTABLE
 from otel_hostmetrics.errors import Reason, Unavailable
 from otel_hostmetrics.settings import Attribution as Settings
 from tests.attribution.cycles import DRAM, GPU, PACKAGE, Cycles, part, points, workloads
@@ -176,6 +178,33 @@ def test_processes_share_what_their_workload_got(machine: Machine) -> None:
         machine.process(11, IN_A, ticks=10, start=999)
         cycles.cycle({PACKAGE: 30})
         assert processes(cycles) == {11: 0.5, 12: 4}
+
+
+def test_a_process_has_the_name_of_what_it_executes(machine: Machine) -> None:
+    """Also after execve(2), with the energy it had; a pid used again has nothing of the one before; a kernel thread has no name."""
+
+    joules = itertools.count(10, 10)
+
+    def named(ticks: int, **who: int | str) -> dict[tuple[object, object], float]:
+        machine.run(IN_A, S, S)
+        machine.process(11, IN_A, ticks=ticks, **who)  # type: ignore[arg-type]
+        cycles.cycle({PACKAGE: next(joules)})
+        column = cycles.reading.columns[rows.PROCESS]
+        return {(each.attributes["process.pid"], each.attributes.get(EXECUTABLE)): value for each, value in zip(*column, strict=True)}  # type: ignore[misc]
+
+    machine.process(11, IN_A, executable="sh")
+    with Cycles(machine, {PACKAGE: 0}, processes=2) as cycles:
+        assert named(100, executable="sh") == {(11, "sh"): 5}
+        first = cycles.reading.columns[rows.PROCESS].series
+        (machine.root / "proc/11/exe").unlink()  # nobody looks at it again
+        cycles.cycle({PACKAGE: 10})
+        assert cycles.reading.columns[rows.PROCESS].series is first
+        assert named(200, executable="server") == {(11, "server"): 10}
+        owner = cycles.reading.columns[rows.PROCESS].series[0].owner
+        assert owner is not None
+        assert owner.pid == 11
+        assert named(100, start=999, executable="next") == {(11, "next"): 5}
+        assert named(100, start=1000) == {(11, None): 5}
 
 
 def test_off_where_nobody_measures_energy(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -271,7 +273,9 @@ def test_nvml_is_given_back_when_gpus_that_may_sleep_are_idle(source, fake, host
 def test_processes_carry_their_pid_and_ghosts_are_dropped(source, fake):
     fake.set(process_0=os.getpid(), ghost_0=4_000_000)
     reading = source().read()
-    assert points(reading, rows.PROCESS_MEMORY) == {(("hw.id", UUIDS[0]), ("process.pid", os.getpid())): 123_000_000}
+    executable = Path(os.path.realpath(sys.executable)).name
+    named = (("hw.id", UUIDS[0]), ("process.executable.name", executable), ("process.pid", os.getpid()))
+    assert points(reading, rows.PROCESS_MEMORY) == {named: 123_000_000}
     assert by_id(reading, rows.PROCESS_UTILIZATION, **{"hw.gpu.task": "general"}) == {UUIDS[0]: 0.55}
     assert all(series.resource is None for series in reading.columns[rows.PROCESS_MEMORY].series)
 

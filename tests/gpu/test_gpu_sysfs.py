@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from otel_hostmetrics.catalogue import gpu as rows
 from otel_hostmetrics.catalogue import hardware
+from otel_hostmetrics.catalogue.process import EXECUTABLE, PID
 from otel_hostmetrics.errors import Reason
 from otel_hostmetrics.kernel import amdgpu, drm_fdinfo
 from otel_hostmetrics.kernel.hostfs import HostFS
@@ -108,6 +109,21 @@ def test_a_process_has_what_its_clients_have_and_a_shared_client_counts_once(amd
     assert values(reading, rows.PROCESS_MEMORY, hw__gpu__memory__region="vram") == {RADEON: 524_288 * 1024}
     assert values(reading, rows.PROCESS_TIME, process__pid=2312) == {}  # holds the client of 2311
     assert rows.PROCESS_TIME not in opened(amd, processes=False).read().columns
+
+
+def test_a_process_has_the_name_of_its_executable_until_its_pid_is_another_s(amd, opened, tmp_path):
+    directory = tmp_path / "proc/2311"
+    (directory / "exe").symlink_to("/opt/rocm/bin/train (deleted)")
+    source = opened(amd)
+    first = source.read().columns[rows.PROCESS_TIME].series
+    assert {each.attributes.get(EXECUTABLE) for each in first if each.attributes[PID] == 2311} == {"train"}
+    (directory / "exe").unlink()  # nobody looks at it again
+    assert source.read().columns[rows.PROCESS_TIME].series is first
+    directory.rename(tmp_path / "gone")
+    shutil.copytree(tmp_path / "gone", directory, symlinks=True)
+    (directory / "exe").symlink_to("/usr/bin/next")
+    later = source.read().columns[rows.PROCESS_TIME].series
+    assert {each.attributes.get(EXECUTABLE) for each in later if each.attributes[PID] == 2311} == {"next"}
 
 
 def test_a_process_that_closes_one_of_its_clients_keeps_its_time(amd, opened, tmp_path):

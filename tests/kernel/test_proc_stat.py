@@ -59,7 +59,7 @@ def test_a_file_that_is_not_there_or_says_something_else(tmp_path: Path) -> None
 
 def test_a_process_is_told_by_its_start_and_a_name_may_be_anything():
     fields = b"S 1 1 1 0 -1 4194560 5 0 0 0 120 34 7 8 20 0 1 0 4711 0 0"
-    assert proc_times.parse(9, b"9 (a) (b\n) " + fields) == proc_times.ProcessTime(9, 4711, 154)
+    assert proc_times.parse(9, b"9 (a) (b\n) " + fields) == proc_times.ProcessTime(9, 4711, 154, b"a) (b\n")
 
 
 def test_this_process_is_among_all():

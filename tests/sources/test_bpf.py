@@ -11,17 +11,20 @@ from hypothesis import strategies as st
 
 from otel_hostmetrics.catalogue import bpf as rows
 from otel_hostmetrics.catalogue.model import Combine, Kind, Metric, Series
+from otel_hostmetrics.catalogue.process import EXECUTABLE
 from otel_hostmetrics.kernel.bpf_cgroups import CgroupAttachment
 from otel_hostmetrics.kernel.bpf_holders import Holder
 from otel_hostmetrics.kernel.bpf_iter_maps import NOT_COUNTED, MapEntries
 from otel_hostmetrics.kernel.bpf_names import ATTACH_TYPES, LINK_TYPES, MAP_TYPES, PROGRAM_TYPES
 from otel_hostmetrics.kernel.bpf_objects import Link, LinkDetail, Map, Program
+from otel_hostmetrics.kernel.hostfs import HostFS
 from otel_hostmetrics.model import Column
+from otel_hostmetrics.settings import Bpf as BpfSettings
 from otel_hostmetrics.sources.bpf import links, maps, programs
 from otel_hostmetrics.sources.bpf.aggregate import Aggregate
 from otel_hostmetrics.sources.bpf.objects import Objects
 from otel_hostmetrics.sources.bpf.relations import Relations
-from otel_hostmetrics.sources.bpf.surroundings import _attachment, _Table
+from otel_hostmetrics.sources.bpf.surroundings import Surroundings, _attachment, _Table
 
 
 def program(number: int, **changed: object) -> Program:
@@ -363,6 +366,25 @@ def test_a_program_of_a_cgroup_is_held_or_not_or_that_is_not_known(held):
 def test_a_holder_s_attributes_are_those_of_the_row():
     from otel_hostmetrics.sources.bpf.surroundings import _holder
 
-    labels = _holder(Holder("map", 3, 42, 5_000_000_000, "comm", 2))
+    labels = _holder(Holder("map", 3, 42, 5_000_000_000, "comm", 2), "loader")
     assert rows.OBJECT_HOLDER.series(labels).attributes["process.pid"] == 42
     assert str(labels["process.creation.time"]).endswith("Z")
+
+
+def test_a_holder_has_the_name_of_its_executable(tmp_path):
+    """Read once for each process, not for each object; the pid of a later one has no part in it."""
+    (tmp_path / "proc/42").mkdir(parents=True)
+    (tmp_path / "proc/42/exe").symlink_to("/usr/sbin/loader (deleted)")
+    found = [Holder("map", 3, 42, 5_000_000_000, "comm", 2), Holder("program", 4, 42, 5_000_000_000, "comm", 1)]
+    surroundings = Surroundings(HostFS(str(tmp_path)), BpfSettings(pins=False, cgroups=False), lambda: (found, []))
+
+    def names():
+        surroundings.refresh({}, {})
+        return [each.attributes.get(EXECUTABLE) for each in dict(surroundings.columns())[rows.OBJECT_HOLDER].series]
+
+    assert names() == ["loader", "loader"]
+    (tmp_path / "proc/42/exe").unlink()
+    assert names() == ["loader", "loader"]
+    found[:] = [each._replace(start_ns=6_000_000_000) for each in found]
+    assert names() == [None, None]
+    assert surroundings.problems == []

@@ -91,8 +91,8 @@ def test_a_device_is_live_only_if_its_node_guid_is_that_of_netlink(tmp_path: Pat
 
 @pytest.mark.parametrize("kind", ["cq", "pd", "mr", "ctx", "cm_id", "srq"])
 def test_objects_of_each_owner_are_those_rdma_resource_showed(kind: str, tmp_path: Path) -> None:
-    _, device = rxe1(tmp_path)
-    resources = Resources(Chosen(), [device], Nldev(recorded()))
+    fs, device = rxe1(tmp_path)
+    resources = Resources(fs, Chosen(), [device], Nldev(recorded()))
     reading = Reading(dict(resources.columns()))
     expected = Count(each.get("pid", each["comm"]) for each in shown(kind))
     points = values(reading, "rdma.process.resources").items()
@@ -106,9 +106,36 @@ def owner(labels: tuple[object, ...]) -> object:
     return labels[0] if isinstance(labels[0], int) else labels[1]
 
 
+def test_objects_of_a_process_have_the_name_of_its_executable(tmp_path: Path) -> None:
+    """Read once, and again when the pid is another's; of objects of the kernel there is none."""
+    fs, device = rxe1(tmp_path)
+    pid = next(each["pid"] for each in shown("mr") if "pid" in each)
+    directory = tmp_path / f"proc/{pid}"
+    directory.mkdir(parents=True)
+    (directory / "exe").symlink_to("/usr/bin/ib_write_bw")
+    resources = Resources(fs, Chosen(qps=True), [device], Nldev(recorded()))
+
+    def names(metric: str) -> set[tuple[object, object]]:
+        reading = Reading(dict(resources.columns()))
+        series = next(column.series for row, column in reading.columns.items() if row.name == metric)
+        return {(each.attributes.get("process.pid"), each.attributes.get("process.executable.name")) for each in series}
+
+    assert names("rdma.process.memory.registered") >= {(pid, "ib_write_bw")}
+    for metric in ("rdma.process.resources", "rdma.process.queue_pairs"):
+        assert {name for each, name in names(metric) if each == pid} == {"ib_write_bw"}
+        assert {name for each, name in names(metric) if each != pid} == {None}
+    (directory / "exe").unlink()  # nobody looks at it again
+    assert names("rdma.process.memory.registered") >= {(pid, "ib_write_bw")}
+    directory.rename(tmp_path / "gone")
+    directory.mkdir()
+    (directory / "exe").symlink_to("/usr/bin/next")
+    assert names("rdma.process.memory.registered") >= {(pid, "next")}
+    assert resources.problems == []
+
+
 def test_memory_registered_is_the_sum_of_a_processs_regions(tmp_path: Path) -> None:
-    _, device = rxe1(tmp_path)
-    reading = Reading(dict(Resources(Chosen(), [device], Nldev(recorded())).columns()))
+    fs, device = rxe1(tmp_path)
+    reading = Reading(dict(Resources(fs, Chosen(), [device], Nldev(recorded())).columns()))
     expected: Count[tuple[object, ...]] = Count()
     for each in shown("mr"):
         expected[each["pid"], "rxe1"] += each["mrlen"]
@@ -120,25 +147,25 @@ def test_a_region_of_unknown_length_is_counted_and_its_process_has_no_sum(tmp_pa
         own = request(RES_MRN=pid, RES_PID=pid) + b"".join(attribute(NUMBER["RES_MRLEN"], each) for each in length)
         return attribute(NUMBER["RES_MR_ENTRY"], own)
 
-    _, device = rxe1(tmp_path)
+    fs, device = rxe1(tmp_path)
     recording = recorded()
     regions = region(7, struct.pack("=Q", 4096)) + region(7) + region(8, struct.pack("=Q", 64))
     says(recording, 13, DUMP, request(DEV_INDEX=RXE1), request(DEV_INDEX=RXE1) + attribute(NUMBER["RES_MR"], regions))
-    reading = Reading(dict(Resources(Chosen(), [device], Nldev(recording)).columns()))
+    reading = Reading(dict(Resources(fs, Chosen(), [device], Nldev(recording)).columns()))
     assert values(reading, "rdma.process.memory.registered") == {(8, "rxe1"): 64}
     counted = {owner(labels): value for labels, value in values(reading, "rdma.process.resources").items() if labels[-1] == "mr"}
     assert counted == {7: 2, 8: 1}
 
 
 def test_summary_and_queue_pairs(tmp_path: Path) -> None:
-    _, device = rxe1(tmp_path)
+    fs, device = rxe1(tmp_path)
     silent = Witness()
-    reading = Reading(dict(Resources(Chosen(), [device], Nldev(silent)).columns()))
+    reading = Reading(dict(Resources(fs, Chosen(), [device], Nldev(silent)).columns()))
     (summary,) = shown("resource")
     assert values(reading, "rdma.resources") == {("rxe1", kind): summary[kind] for kind in ("pd", "cq", "qp", "cm_id", "mr", "ctx", "srq")}
     assert values(reading, "rdma.process.queue_pairs") == {}
     assert 10 not in silent.commands  # RES_QP_GET is a query of the driver for each: only if wanted
-    reading = Reading(dict(Resources(Chosen(qps=True), [device], Nldev(recorded())).columns()))
+    reading = Reading(dict(Resources(fs, Chosen(qps=True), [device], Nldev(recorded())).columns()))
     expected = Count((each["pid"], each["type"], each["state"]) for each in shown("qp") if "pid" in each)
     pairs = values(reading, "rdma.process.queue_pairs")
     found = {(pid, type_, state): value for (pid, _, _, state, type_), value in pairs.items() if isinstance(pid, int)}
@@ -146,9 +173,9 @@ def test_summary_and_queue_pairs(tmp_path: Path) -> None:
 
 
 def test_series_of_processes_stay_and_go_with_them(tmp_path: Path) -> None:
-    _, device = rxe1(tmp_path)
+    fs, device = rxe1(tmp_path)
     recording = recorded()
-    resources = Resources(Chosen(), [device], Nldev(recording))
+    resources = Resources(fs, Chosen(), [device], Nldev(recording))
     first, second = dict(resources.columns()), dict(resources.columns())
     assert all(first[row].series is second[row].series for row in first)
     says(recording, 13, DUMP, request(DEV_INDEX=RXE1))  # no memory region any more
@@ -160,17 +187,17 @@ def test_series_of_processes_stay_and_go_with_them(tmp_path: Path) -> None:
 
 
 def test_what_one_request_refuses_costs_itself_only(tmp_path: Path) -> None:
-    _, device = rxe1(tmp_path)
+    fs, device = rxe1(tmp_path)
     recording = recorded()
     refuses(recording, 12, DUMP, request(DEV_INDEX=RXE1), errno.EIO)
-    resources = Resources(Chosen(), [device], Nldev(recording))
+    resources = Resources(fs, Chosen(), [device], Nldev(recording))
     left = {labels[-1] for labels in values(Reading(dict(resources.columns())), "rdma.process.resources")}
     assert left == {"pd", "mr", "ctx", "cm_id", "srq"}
     assert [problem.reason for problem in resources.problems] == [Reason.UNREADABLE]
 
 
 def test_counter_sets_of_queue_pairs_carry_the_pid(tmp_path: Path) -> None:
-    _, device = rxe1(tmp_path)
+    fs, device = rxe1(tmp_path)
     recording = recorded()
     entry = {
         "STAT_COUNTER_ID": 7, "PORT_INDEX": 1, "STAT_MODE": 1, "RES_TYPE": 2, "RES_PID": 4711,
@@ -178,7 +205,7 @@ def test_counter_sets_of_queue_pairs_carry_the_pid(tmp_path: Path) -> None:
     }  # fmt: skip
     where = request(DEV_INDEX=RXE1, PORT_INDEX=1, STAT_RES=19)
     says(recording, 17, DUMP, where, encode({"DEV_INDEX": RXE1, "PORT_INDEX": 1, "STAT_COUNTER": [entry]}))
-    reading = Reading(dict(Resources(Chosen(), [device], Nldev(recording)).columns()))
+    reading = Reading(dict(Resources(fs, Chosen(), [device], Nldev(recording)).columns()))
     assert values(reading, "rdma.qp.stat") == {(4711, "rxe1", 1, 7, "RC", "out_of_sequence"): 5}
 
 

@@ -66,7 +66,7 @@ def page(folder: Path) -> bytes:
     tables = Tables()
     with _Ethtool() as ethtool:
         tables.fill(_Statistics(Netdev(Owner("mlx5_0", 1), "ens1")).points(ethtool, re.compile(".*")))
-    resources = Resources(Rdma(qps=True), devices, Nldev(recording))
+    resources = Resources(fs, Rdma(qps=True), devices, Nldev(recording))
     return Page({}).render(batch(*resources.columns(), *tables.columns()), Format.TEXT)
 
 

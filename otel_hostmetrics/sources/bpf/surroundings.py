@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from otel_hostmetrics.catalogue import bpf as rows
 from otel_hostmetrics.catalogue.model import AttributeValue, Metric, Number, Series
+from otel_hostmetrics.catalogue.process import CREATION_TIME, process
 from otel_hostmetrics.errors import Unavailable
 from otel_hostmetrics.kernel.bpf_cgroups import CgroupAttachment, CgroupPrograms
 from otel_hostmetrics.kernel.bpf_holders import Holder
@@ -17,6 +18,7 @@ from otel_hostmetrics.kernel.bpf_names import ATTACH_TYPES, name_of
 from otel_hostmetrics.kernel.bpf_objects import Link, Program
 from otel_hostmetrics.kernel.bpf_pins import Pin, Pins
 from otel_hostmetrics.kernel.hostfs import HostFS
+from otel_hostmetrics.kernel.proc_exe import Executables
 from otel_hostmetrics.model import Column
 from otel_hostmetrics.settings import Bpf
 
@@ -50,6 +52,7 @@ class Surroundings:
     def __init__(self, fs: HostFS, settings: Bpf, scan_holders: Callable[[], tuple[list[Holder], list[Unavailable]]]) -> None:
         self._settings = settings
         self._scan_holders = scan_holders
+        self._executables = Executables(fs.proc())
         self._pins = Pins(fs)
         self._cgroups = CgroupPrograms(fs)
         self._tables = {metric: _Table(metric) for metric in (rows.OBJECT_HOLDER, rows.OBJECT_PIN, rows.CGROUP_PROGRAM)}
@@ -86,7 +89,13 @@ class Surroundings:
         self.holders, problems = self._scan_holders()
         self.problems += problems
         objects = [each for each in self.holders if each.kind != "btf"]
-        self._tables[rows.OBJECT_HOLDER].fill((each[:5], lambda each=each: _holder(each), each.fds) for each in objects)  # type: ignore[misc]
+        self._executables.begin()
+        named = [(each, self._executables.name(each.pid, (each.start_ns, each.comm))) for each in objects]
+        self._tables[rows.OBJECT_HOLDER].fill(
+            ((each[:5], name), lambda each=each, name=name: _holder(each, name), each.fds)  # type: ignore[misc]
+            for each, name in named
+        )
+        self.problems += self._executables.problems
         self._held = {kind: {each.id for each in objects if each.kind == kind} for kind in ("program", "link")}
         self._all_seen = not problems
 
@@ -114,12 +123,12 @@ class Surroundings:
         return self._held.get("program", set()) | {link.program_id for number, link in links.items() if number in by_link}
 
 
-def _holder(holder: Holder) -> _Labels:
+def _holder(holder: Holder, executable: str) -> _Labels:
     return {
         "bpf.object.type": holder.kind,
         "bpf.object.id": holder.id,
-        "process.pid": holder.pid,
-        "process.creation.time": _iso(holder.start_ns),
+        **process(holder.pid, executable),
+        CREATION_TIME: _iso(holder.start_ns),
         "bpf.holder.comm": holder.comm,
     }
 

@@ -7,11 +7,13 @@ from collections.abc import Collection, Sequence
 
 from otel_hostmetrics.catalogue import gpu as rows
 from otel_hostmetrics.catalogue.model import Attributes, Metric, Number
+from otel_hostmetrics.catalogue.process import process
 from otel_hostmetrics.errors import Reason, Unavailable
 from otel_hostmetrics.kernel.hostfs import HostFS
 from otel_hostmetrics.kernel.nvml import LOST, Device, Failure, Nvml
 from otel_hostmetrics.kernel.nvml_processes import Processes
-from otel_hostmetrics.sources.gpu.processes import alive
+from otel_hostmetrics.kernel.proc_exe import Executables
+from otel_hostmetrics.sources.gpu.processes import living
 
 _Points = dict[Metric, list[tuple[Attributes, Number]]]
 _STRANGERS = Unavailable(
@@ -26,6 +28,7 @@ class NvidiaProcesses:
         now_us = time.time_ns() // 1000
         divided = {device.parent for device in devices}
         self._fs = fs
+        self._executables = Executables(fs.proc())
         self._lists = [(device, Processes(nvml, device, now_us)) for device in devices if device.uuid not in divided]
         self.any = False  # somebody used a GPU in the last cycle
         self.problems: list[Unavailable] = []
@@ -33,7 +36,8 @@ class NvidiaProcesses:
     def read(self, awake: Collection[str]) -> dict[Metric, Sequence[tuple[Attributes, Number]]]:
         """Of the devices whose UUIDs are in *awake*. Raises Failure where the driver is in trouble; a lost GPU is left out."""
         points: _Points = {rows.PROCESS_MEMORY: [], rows.PROCESS_UTILIZATION: []}
-        spoken_of, living = 0, 0
+        spoken_of, found = 0, 0
+        self._executables.begin()
         for device, processes in self._lists:
             if device.uuid not in awake:
                 continue
@@ -44,15 +48,20 @@ class NvidiaProcesses:
                 if failure.code not in LOST:
                     raise
                 continue
-            lives = {pid for pid in {*pids, *(sample.pid for sample in samples)} if alive(self._fs, pid)}
-            spoken_of, living = spoken_of + len(pids), living + len(lives)
+            who = self._who({*pids, *(sample.pid for sample in samples)})
+            spoken_of, found = spoken_of + len(pids), found + len(who)
             for pid, used in pids.items():
-                if used is not None and pid in lives:
-                    points[rows.PROCESS_MEMORY].append(({rows.PID: pid, rows.ID: device.uuid}, used))
+                if used is not None and pid in who:
+                    points[rows.PROCESS_MEMORY].append(({**who[pid], rows.ID: device.uuid}, used))
             for pid, *shares in samples:
-                if pid in lives:
+                if pid in who:
                     for task, share in zip(("general", "encoder", "decoder"), shares, strict=True):
-                        points[rows.PROCESS_UTILIZATION].append(({rows.PID: pid, rows.ID: device.uuid, rows.TASK: task}, share / 100))
+                        points[rows.PROCESS_UTILIZATION].append(({**who[pid], rows.ID: device.uuid, rows.TASK: task}, share / 100))
         self.any = spoken_of > 0
-        self.problems = [_STRANGERS] if spoken_of and not living else []
+        self.problems = [_STRANGERS] if spoken_of and not found else self._executables.problems
         return {metric: some for metric, some in points.items() if some}
+
+    def _who(self, pids: Collection[int]) -> dict[int, Attributes]:
+        """Of those that live."""
+        found = ((pid, living(self._fs, pid)) for pid in pids)
+        return {pid: process(pid, self._executables.name(pid, mark)) for pid, mark in found if mark is not None}

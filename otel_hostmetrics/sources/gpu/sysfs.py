@@ -8,10 +8,12 @@ from typing import Protocol
 
 from otel_hostmetrics.catalogue import gpu as rows
 from otel_hostmetrics.catalogue.model import Attributes, AttributeValue, Metric, Series
+from otel_hostmetrics.catalogue.process import process
 from otel_hostmetrics.errors import Unavailable
 from otel_hostmetrics.kernel.drm_fdinfo import Clients
 from otel_hostmetrics.kernel.gpu_pci import Gpu, RuntimePower, gpus
 from otel_hostmetrics.kernel.hostfs import HostFS
+from otel_hostmetrics.kernel.proc_exe import Executables, identity
 from otel_hostmetrics.model import Column
 from otel_hostmetrics.settings import Gpu as Settings
 from otel_hostmetrics.sources.gpu.identity import Identity
@@ -103,6 +105,7 @@ class SysfsGpus:
         self._vendor, self._drivers, self._make = vendor, drivers, make
         self._devices: list[_Device] = []
         self._clients = Clients(fs) if settings.processes else None
+        self._executables = Executables(fs.proc())
         self._slow_at = float("-inf")
         self._info, self._processes, self._usage = Keyed(), Keyed(), Usage(drivers)
         self.refreshed = True
@@ -150,8 +153,12 @@ class SysfsGpus:
         columns = self._info.columns({rows.INFO: [(_describe(device), 1) for device in self._devices]})
         if self._clients:
             ids = {device.gpu.address: device.identity.id for device in self._devices}
-            columns.update(self._processes.columns(self._usage.points(self._clients.read(), ids)))
+            self._executables.begin()
+            columns.update(self._processes.columns(self._usage.points(self._clients.read(), ids, self._process)))
         return columns
+
+    def _process(self, pid: int) -> Attributes:
+        return process(pid, self._executables.name(pid, identity(self._fs.proc(), pid)))
 
     def facts(self) -> Mapping[str, object]:
         return {device.gpu.address: list(device.names()) for device in self._devices}

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TypeAlias
 
 from otel_hostmetrics.catalogue import gpu as rows
 from otel_hostmetrics.catalogue.model import Attributes, Metric, Number
 from otel_hostmetrics.kernel.drm_fdinfo import Client
 
+_Who: TypeAlias = Callable[[int], Attributes]
 _Points: TypeAlias = dict[Metric, Sequence[tuple[Attributes, Number]]]
 _Key: TypeAlias = tuple[int, str, str]  # pid, hw.id, and an engine or a region of memory
 
@@ -21,8 +22,8 @@ class Usage:
         self._clients: dict[tuple[str, str], Client] = {}  # of the last cycle, by device and id
         self._time_ns: dict[_Key, int] = {}
 
-    def points(self, found: Mapping[int, Sequence[Client]], ids: Mapping[str, str]) -> _Points:
-        """*found* is by pid; *ids* gives hw.id by PCI address."""
+    def points(self, found: Mapping[int, Sequence[Client]], ids: Mapping[str, str], process: _Who) -> _Points:
+        """*found* is by pid; *ids* gives hw.id by PCI address, *process* the attributes of a pid."""
         time_ns: dict[_Key, int] = {}
         shares: dict[_Key, float] = {}
         memory: dict[_Key, int] = {}
@@ -39,16 +40,15 @@ class Usage:
                 memory[pid, gpu, region] = memory.get((pid, gpu, region), 0) + size
         self._clients = {(client.device, client.id): client for _, client in mine}
         self._time_ns = time_ns
+        who = {pid: process(pid) for pid in {pid for pid, _ in mine}}
         return {
             rows.PROCESS_TIME: [
-                ({rows.PID: pid, rows.ID: gpu, rows.ENGINE: engine}, work / 1e9) for (pid, gpu, engine), work in time_ns.items()
+                ({**who[pid], rows.ID: gpu, rows.ENGINE: engine}, work / 1e9) for (pid, gpu, engine), work in time_ns.items()
             ],
             rows.PROCESS_UTILIZATION: [
-                ({rows.PID: pid, rows.ID: gpu, rows.TASK: engine}, share) for (pid, gpu, engine), share in shares.items()
+                ({**who[pid], rows.ID: gpu, rows.TASK: engine}, share) for (pid, gpu, engine), share in shares.items()
             ],
-            rows.PROCESS_MEMORY: [
-                ({rows.PID: pid, rows.ID: gpu, rows.REGION: region}, size) for (pid, gpu, region), size in memory.items()
-            ],
+            rows.PROCESS_MEMORY: [({**who[pid], rows.ID: gpu, rows.REGION: region}, size) for (pid, gpu, region), size in memory.items()],
         }
 
 

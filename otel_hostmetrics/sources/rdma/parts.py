@@ -35,7 +35,7 @@ class Parts:
         self._connections = Connections(fs, devices, settings.slow_interval)
         self._modules = Modules(netdevs(devices), settings.modules_interval) if settings.modules else None
         live = nldev is not None and any(device.number is not None for device in devices)
-        self._resources = Resources(settings, devices, nldev) if nldev and live and settings.resources else None
+        self._resources = Resources(fs, settings, devices, nldev) if nldev and live and settings.resources else None
         self._facts = Facts(fs, devices, nldev) if settings.facts else None
         self._fabric = Fabric(settings, devices) if settings.fabric else None
         self._next_slow = self._next_facts = float("-inf")

@@ -12,7 +12,9 @@ from typing import TypeAlias, TypeVar
 
 from otel_hostmetrics.catalogue import rdma as rows
 from otel_hostmetrics.catalogue.model import AttributeValue, Metric
+from otel_hostmetrics.catalogue.process import process
 from otel_hostmetrics.errors import Reason, Unavailable
+from otel_hostmetrics.kernel.hostfs import HostFS
 from otel_hostmetrics.kernel.nldev import Nldev
 from otel_hostmetrics.kernel.nldev_names import QUEUE_PAIR_STATES, QUEUE_PAIR_TYPES
 from otel_hostmetrics.kernel.nldev_records import (
@@ -24,6 +26,7 @@ from otel_hostmetrics.kernel.nldev_records import (
     QueuePair,
     SharedReceiveQueue,
 )  # fmt: skip
+from otel_hostmetrics.kernel.proc_exe import Executables, identity
 from otel_hostmetrics.model import Column
 from otel_hostmetrics.settings import Rdma
 from otel_hostmetrics.sources.rdma.devices import Device, Owner
@@ -37,10 +40,13 @@ _Whose: TypeAlias = tuple[tuple[str, AttributeValue], ...]
 class Resources:
     """Asks the kernel in each cycle; what one device refuses costs itself only."""
 
-    def __init__(self, settings: Rdma, devices: Sequence[Device], nldev: Nldev) -> None:
+    def __init__(self, fs: HostFS, settings: Rdma, devices: Sequence[Device], nldev: Nldev) -> None:
         self._settings = settings
         self._nldev = nldev
         self._devices = [(device, device.number) for device in devices if device.number is not None]
+        self._proc = fs.proc()
+        self._executables = Executables(self._proc)
+        self._processes: dict[int, _Whose] = {}  # of this cycle
         self._tables = Tables()
         self.problems: list[Unavailable] = []
         self._lists: dict[str, Callable[[int], Sequence[_Object]]] = {
@@ -53,7 +59,10 @@ class Resources:
 
     def columns(self) -> Iterator[tuple[Metric, Column]]:
         self.problems = []
+        self._processes = {}
+        self._executables.begin()
         self._tables.fill([point for device, number in self._devices for point in self._of(device, number)])
+        self.problems += self._executables.problems
         return self._tables.columns()
 
     def _of(self, device: Device, number: int) -> Iterator[Point]:
@@ -62,10 +71,10 @@ class Resources:
             yield Point(rows.RESOURCES, device.owner, ((rows.RESOURCE_TYPE, kind),), count)
         for kind, ask in self._lists.items():
             if present.get(kind, 1):  # nothing there: nothing to list
-                yield from _counted(device.owner, kind, self._tried(ask, number) or ())
-        yield from _memory(device.owner, self._tried(self._nldev.memory_regions, number) or () if present.get("mr", 1) else ())
+                yield from self._counted(device.owner, kind, self._tried(ask, number) or ())
+        yield from self._memory(device.owner, self._tried(self._nldev.memory_regions, number) or () if present.get("mr", 1) else ())
         if self._settings.qps and present.get("qp", 1):
-            yield from _queue_pairs(device, self._tried(self._nldev.queue_pairs, number) or ())
+            yield from self._queue_pairs(device, self._tried(self._nldev.queue_pairs, number) or ())
         if self._settings.qp_counters:
             for port in device.ports:
                 yield from self._counter_sets(port.owner, number)
@@ -77,7 +86,7 @@ class Resources:
             if each.type is not None:
                 named.append(("rdma.qp.type", QUEUE_PAIR_TYPES.get(each.type, str(each.type))))
             if each.pid is not None:
-                named.append((rows.PID, each.pid))
+                named += self._process(each.pid)
             for name, value in (each.counters or {}).items():
                 yield Point(rows.QP_STAT, owner, (*named, (rows.STAT, name)), value)
 
@@ -89,36 +98,40 @@ class Resources:
                 self.problems.append(error)
             return None
 
+    def _counted(self, owner: Owner, kind: str, objects: Sequence[_Object]) -> Iterator[Point]:
+        for whose, count in Counter(map(self._whose, objects)).items():
+            yield Point(rows.PROCESS_RESOURCES, owner, ((rows.RESOURCE_TYPE, kind), *whose), count)
 
-def _counted(owner: Owner, kind: str, objects: Sequence[_Object]) -> Iterator[Point]:
-    for whose, count in Counter(map(_whose, objects)).items():
-        yield Point(rows.PROCESS_RESOURCES, owner, ((rows.RESOURCE_TYPE, kind), *whose), count)
+    def _memory(self, owner: Owner, regions: Sequence[MemoryRegion]) -> Iterator[Point]:
+        """Regions of each process, and their bytes where the length of all of them is known: a part is not the sum."""
+        lengths: dict[_Whose, list[int | None]] = {}
+        for region in regions:
+            lengths.setdefault(self._whose(region), []).append(region.length)
+        yield from self._counted(owner, "mr", regions)
+        for whose, each in lengths.items():
+            known = [length for length in each if length is not None]
+            if len(known) == len(each):
+                yield Point(rows.PROCESS_MEMORY, owner, whose, sum(known))
 
+    def _queue_pairs(self, device: Device, pairs: Sequence[QueuePair]) -> Iterator[Point]:
+        counts = Counter((self._whose(pair), pair.port or 0, pair.type, pair.state, pair.subtype) for pair in pairs)
+        for (whose, port, type_, state, subtype), count in counts.items():
+            names: _Whose = (
+                ("rdma.qp.type", subtype or QUEUE_PAIR_TYPES.get(type_ or 0, str(type_))),
+                ("rdma.qp.state", QUEUE_PAIR_STATES.get(state or 0, str(state))),
+            )
+            yield Point(rows.PROCESS_QPS, Owner(device.name, port), (*names, *whose), count)
 
-def _memory(owner: Owner, regions: Sequence[MemoryRegion]) -> Iterator[Point]:
-    """Regions of each process, and their bytes where the length of all of them is known: a part is not the sum."""
-    lengths: dict[_Whose, list[int | None]] = {}
-    for region in regions:
-        lengths.setdefault(_whose(region), []).append(region.length)
-    yield from _counted(owner, "mr", regions)
-    for whose, each in lengths.items():
-        known = [length for length in each if length is not None]
-        if len(known) == len(each):
-            yield Point(rows.PROCESS_MEMORY, owner, whose, sum(known))
+    def _whose(self, each: _Object) -> _Whose:
+        """The process; for what the kernel holds, the module."""
+        if each.pid is not None:
+            return self._process(each.pid)
+        return (("rdma.kernel.module", each.kernel),) if each.kernel else ()
 
-
-def _queue_pairs(device: Device, pairs: Sequence[QueuePair]) -> Iterator[Point]:
-    counts = Counter((_whose(pair), pair.port or 0, pair.type, pair.state, pair.subtype) for pair in pairs)
-    for (whose, port, type_, state, subtype), count in counts.items():
-        names: _Whose = (
-            ("rdma.qp.type", subtype or QUEUE_PAIR_TYPES.get(type_ or 0, str(type_))),
-            ("rdma.qp.state", QUEUE_PAIR_STATES.get(state or 0, str(state))),
-        )
-        yield Point(rows.PROCESS_QPS, Owner(device.name, port), (*names, *whose), count)
-
-
-def _whose(each: _Object) -> _Whose:
-    """The process; for what the kernel holds, the module."""
-    if each.pid is not None:
-        return ((rows.PID, each.pid),)
-    return (("rdma.kernel.module", each.kernel),) if each.kernel else ()
+    def _process(self, pid: int) -> _Whose:
+        """Looked up once a cycle, however many objects it has."""
+        found = self._processes.get(pid)
+        if found is None:
+            name = self._executables.name(pid, identity(self._proc, pid))
+            found = self._processes[pid] = tuple(process(pid, name).items())
+        return found
