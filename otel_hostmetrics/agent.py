@@ -70,7 +70,7 @@ class Generation:
         enabled = {row for metrics in rows.values() for row in metrics}
         general = settings.general
         _warn_of_unknown((*general.include, *general.exclude))
-        self._workloads = build_workloads(_host(settings), settings.workloads) if settings.workloads.enabled else None
+        self._workloads = build_workloads(_host(settings), settings.workloads, self._telemetry) if settings.workloads.enabled else None
         self.collector = Collector(chosen, own, enabled, self._telemetry, general.deadline, general.max_series, enrich=self._workloads)
         attributes = resource.attributes(settings.resource, settings.path, dict(os.environ))
         self.pipeline: Pipeline = build_pipeline(settings, attributes, rows, self.collector.collect, self._telemetry)

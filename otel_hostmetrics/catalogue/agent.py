@@ -1,4 +1,4 @@
-"""What the agent says of itself: its sources, its exports, its process, its HTTP server."""
+"""What the agent says of itself: its sources, its looking for names of workloads, its exports, its process, its HTTP server."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from otel_hostmetrics.catalogue.model import Kind, Metric
 
 SOURCE = "otel_hostmetrics.source.name"
 STATE = "otel_hostmetrics.source.state"
+LOOKUP = "otel_hostmetrics.lookup.name"  # docker, podman, cri, kubelet, pod_resources, bundles, pod_logs
+WORKLOAD_TYPE, NAMED = "workload.type", "otel_hostmetrics.workload.named"
 EXPORTER = "otel_hostmetrics.exporter.name"
 ERROR_TYPE = "error.type"  # semantic conventions: a Reason, a gRPC status or an HTTP status; absent on success
 ROUTE, METHOD, STATUS_CODE = "http.route", "http.request.method", "http.response.status_code"
@@ -38,6 +40,19 @@ SOURCE_SERIES = Metric(
 SOURCE_SERIES_DROPPED = Metric(
     "otel_hostmetrics.source.series.dropped", Kind.UPDOWNCOUNTER, "{series}", "Series of the last reading cut off by general.max_series.",
     "Reading.dropped", (SOURCE,),
+)  # fmt: skip
+WORKLOADS = Metric(
+    "otel_hostmetrics.workloads", Kind.UPDOWNCOUNTER, "{workload}",
+    "Containers and pods that points belonged to lately, by whether more than their id is known.", "cgroups of processes and points",
+    (WORKLOAD_TYPE, NAMED),
+)  # fmt: skip
+LOOKUPS = Metric(
+    "otel_hostmetrics.workload.lookups", Kind.COUNTER, "{lookup}", "Questions for the names of workloads, by outcome.",
+    "the files of a runtime, its socket, the kubelet", (LOOKUP,), (ERROR_TYPE,),
+)  # fmt: skip
+LOOKUP_DURATION = Metric(
+    "otel_hostmetrics.workload.lookup.duration", Kind.HISTOGRAM, "s", "Time one question for the names of workloads took.",
+    "monotonic clock around it, in a thread beside the cycle", (LOOKUP,), (ERROR_TYPE,), integer=False, boundaries=_CYCLE_SECONDS,
 )  # fmt: skip
 EXPORT_REQUESTS = Metric(
     "otel_hostmetrics.export.requests", Kind.COUNTER, "{request}", "Attempts to send a request, by outcome.", "gRPC status of the call",
@@ -99,6 +114,6 @@ START_TIME = Metric(
 
 ALL = (
     SOURCE_DURATION, SOURCE_SUCCESS, SOURCE_STATUS, SOURCE_PROBLEMS, SOURCE_SERIES, SOURCE_SERIES_DROPPED,
-    EXPORT_REQUESTS, EXPORT_POINTS, EXPORT_DURATION, EXPORT_QUEUE_SIZE, EXPORT_QUEUE_CAPACITY, EXPORT_DROPPED,
-    HTTP_DURATION, HTTP_CONNECTIONS, HTTP_REJECTED, CPU_TIME, MEMORY_USAGE, DESCRIPTORS, THREADS, START_TIME,
+    WORKLOADS, LOOKUPS, LOOKUP_DURATION, EXPORT_REQUESTS, EXPORT_POINTS, EXPORT_DURATION, EXPORT_QUEUE_SIZE, EXPORT_QUEUE_CAPACITY,
+    EXPORT_DROPPED, HTTP_DURATION, HTTP_CONNECTIONS, HTTP_REJECTED, CPU_TIME, MEMORY_USAGE, DESCRIPTORS, THREADS, START_TIME,
 )  # fmt: skip

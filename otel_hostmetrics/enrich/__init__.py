@@ -12,12 +12,14 @@ from otel_hostmetrics.enrich.stage import Stage
 from otel_hostmetrics.enrich.workloads import Workloads
 from otel_hostmetrics.kernel.hostfs import HostFS
 from otel_hostmetrics.settings import Workloads as Settings
+from otel_hostmetrics.telemetry import Telemetry
 
 
-def build(fs: HostFS, settings: Settings) -> Stage:
+def build(fs: HostFS, settings: Settings, telemetry: Telemetry) -> Stage:
     """The stage as configured. Its thread starts with the first workload that is seen."""
-    refresh = Refresh(lookups(fs, settings), settings.interval)
-    return Stage(Workloads(fs, refresh, settings.resource), refresh, settings.points, devices=bool(settings.pod_resources))
+    refresh = Refresh(lookups(fs, settings), settings.interval, telemetry)
+    workloads = Workloads(fs, refresh, settings.resource, telemetry)
+    return Stage(workloads, refresh, settings.points, devices=bool(settings.pod_resources))
 
 
 def lookups(fs: HostFS, settings: Settings) -> list[Lookup]:

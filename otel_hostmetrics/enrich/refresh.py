@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Sequence
 
+from otel_hostmetrics.catalogue import agent as rows
 from otel_hostmetrics.enrich.names import Lookup, Names, merged
 from otel_hostmetrics.errors import Unavailable
+from otel_hostmetrics.telemetry import Telemetry
 
 _log = logging.getLogger(__name__)
 
@@ -22,8 +25,9 @@ class Refresh:
     *interval* (s) is how often they are asked without a sign of change, *pace* (s) the least time between two rounds.
     """
 
-    def __init__(self, lookups: Sequence[Lookup], interval: float, pace: float = _PACE) -> None:
+    def __init__(self, lookups: Sequence[Lookup], interval: float, telemetry: Telemetry, pace: float = _PACE) -> None:
         self._lookups = lookups
+        self._telemetry = telemetry
         self._interval = interval
         self._pace = pace
         self.names = Names()  # replaced, never changed
@@ -73,15 +77,24 @@ class Refresh:
             if self._stop:
                 return
             problem: Exception | None
+            began = time.monotonic()
             try:
                 self._found[index] = lookup.find(containers, pods)
                 problem = self._found[index].problem
             except Exception as error:  # also a bug: in one, it must not stop the others
                 problem = error
+            self._count(lookup.name, problem, time.monotonic() - began)
             self._tell(lookup.name, _line(problem) if problem else "")
         names = merged(self._found)
         if names != self.names:
             self.names = names
+
+    def _count(self, name: str, problem: Exception | None, seconds: float) -> None:
+        attributes = {rows.LOOKUP: name}
+        if problem:
+            attributes[rows.ERROR_TYPE] = problem.reason.value if isinstance(problem, Unavailable) else type(problem).__qualname__
+        self._telemetry.add(rows.LOOKUPS, 1, attributes)
+        self._telemetry.record(rows.LOOKUP_DURATION, seconds, attributes)
 
     def _tell(self, name: str, said: str) -> None:
         """Once, not in every round."""

@@ -11,6 +11,7 @@ import time
 from fnmatch import fnmatchcase
 from typing import TypeVar
 
+from otel_hostmetrics.catalogue import agent as rows
 from otel_hostmetrics.catalogue.model import Attributes
 from otel_hostmetrics.enrich.names import CONTAINER, NAMESPACE, POD, RUNTIME, UID, told
 from otel_hostmetrics.enrich.refresh import Refresh
@@ -19,6 +20,7 @@ from otel_hostmetrics.kernel import cgroup_path, proc_cgroup
 from otel_hostmetrics.kernel.cgroup_handle import CgroupIds
 from otel_hostmetrics.kernel.cgroup_path import CgroupPath
 from otel_hostmetrics.kernel.hostfs import HostFS
+from otel_hostmetrics.telemetry import Telemetry
 
 _SWEEP = 60.0  # s between two looks for workloads that nobody asks for any more
 _MOST = 20_000  # of what is remembered; beyond, all of it is forgotten and read again
@@ -40,11 +42,12 @@ class _Workload:
 class Workloads:
     """For one thread. *chosen* are shell patterns of the attributes to give."""
 
-    def __init__(self, fs: HostFS, refresh: Refresh, chosen: tuple[str, ...]) -> None:
+    def __init__(self, fs: HostFS, refresh: Refresh, chosen: tuple[str, ...], telemetry: Telemetry) -> None:
         self._fs = fs
         self._proc = fs.proc()
         self._refresh = refresh
         self._chosen = chosen
+        self._telemetry = telemetry
         self._names = refresh.names
         self._workloads: dict[CgroupPath, _Workload] = {}
         self._by_container: dict[str, _Workload] = {}
@@ -56,6 +59,7 @@ class Workloads:
         self._device_containers: dict[str, str] = {}  # container ids, as far as they are known
         self._new = False
         self._swept = time.monotonic()
+        self._count()
 
     def begin(self) -> None:
         """Take over what has become known since the last time. Objects whose content stays are the same objects."""
@@ -68,13 +72,15 @@ class Workloads:
             self._bind_devices()
             for workload in self._workloads.values():
                 workload.attributes = self._describe(workload.path)
+            self._count()
 
     def ask(self) -> bool:
         """Have the names of new workloads looked up; whether there are any."""
         new, self._new = self._new, False
         if new:
             containers = frozenset(each for each in self._by_container if _CONTAINER_ID.fullmatch(each))
-            self._refresh.want(containers, frozenset(path.pod_uid for path in self._workloads if path.pod_uid))
+            self._count()
+            self._refresh.want(containers, self._pods())
         return new
 
     def process(self, pid: int) -> Attributes | None:
@@ -115,6 +121,17 @@ class Workloads:
         workload = self._by_container.get(container) or self._workload(CgroupPath(container))
         workload.used = True
         return workload.attributes
+
+    def _count(self) -> None:
+        """Whenever their number, or what is known of them, may have changed."""
+        containers, pods = self._names.containers.keys(), self._names.pods.keys()
+        for kind, there, known in (("container", self._by_container.keys(), containers), ("pod", self._pods(), pods)):
+            named = len(there & known)
+            for has, number in ((True, named), (False, len(there) - named)):
+                self._telemetry.set(rows.WORKLOADS, number, {rows.WORKLOAD_TYPE: kind, rows.NAMED: has})
+
+    def _pods(self) -> frozenset[str]:
+        return frozenset(path.pod_uid for path in self._workloads if path.pod_uid)
 
     def _opened(self) -> CgroupIds | Unavailable:
         try:
@@ -164,6 +181,7 @@ class Workloads:
         self._one = {frozenset(each.attributes.items()): each.attributes for each in used.values() if each.attributes}
         for workload in used.values():
             workload.used = False
+        self._count()
 
     def close(self) -> None:
         """May be called again."""

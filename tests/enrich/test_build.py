@@ -14,6 +14,7 @@ from otel_hostmetrics.enrich import build, lookups
 from otel_hostmetrics.kernel.hostfs import HostFS
 from otel_hostmetrics.model import Column, Reading
 from otel_hostmetrics.settings import Workloads
+from otel_hostmetrics.telemetry import Telemetry
 from tests.enrich.servers import grpc_server, local_server, message, tls_server
 from tests.export.otlp.certificates import Authority
 
@@ -28,7 +29,8 @@ import sys
 from otel_hostmetrics.enrich import build
 from otel_hostmetrics.kernel.hostfs import HostFS
 from otel_hostmetrics.settings import Workloads
-build(HostFS(), Workloads())
+from otel_hostmetrics.telemetry import Telemetry
+build(HostFS(), Workloads(), Telemetry())
 print({"grpc", "ssl", "http.client", "otel_hostmetrics.enrich.cri", "otel_hostmetrics.enrich.kubelet"} & sys.modules.keys())
 """
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, timeout=30).stdout == "set()\n"
@@ -55,7 +57,7 @@ def points(root: Path, settings: Workloads) -> dict[object, dict[str, object]]:
     """The workloads of a process's point and of two GPUs', by pid or id."""
     series = (Series(ENERGY, {"process.pid": 7}), Series(ENERGY, {"hw.id": "GPU-1"}), Series(ENERGY, {"hw.id": "GPU-2"}))
     reading = Reading({ENERGY: Column(series, [1.0, 2.0, 3.0])})
-    stage = build(HostFS(str(root)), settings)
+    stage = build(HostFS(str(root)), settings, Telemetry())
     try:
         stage("gpu", reading)
     finally:

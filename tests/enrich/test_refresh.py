@@ -9,9 +9,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from otel_hostmetrics.catalogue import agent as rows
+from otel_hostmetrics.catalogue.model import Series
 from otel_hostmetrics.enrich.names import Names
 from otel_hostmetrics.enrich.refresh import Refresh
 from otel_hostmetrics.errors import Reason, Unavailable
+from otel_hostmetrics.telemetry import Telemetry
 from tests.process import eventually
 
 NONE: frozenset[str] = frozenset()
@@ -43,8 +46,8 @@ def refuses(*_: object) -> Names:
 def refresh() -> Iterator[Callable[..., Refresh]]:
     made: list[Refresh] = []
 
-    def make(*lookups: Fake, interval: float = 60) -> Refresh:
-        made.append(Refresh(lookups, interval, pace=0.01))
+    def make(*lookups: Fake, interval: float = 60, telemetry: Telemetry | None = None) -> Refresh:
+        made.append(Refresh(lookups, interval, telemetry or Telemetry(), pace=0.01))
         return made[-1]
 
     yield make
@@ -137,3 +140,33 @@ def test_one_that_hangs_holds_nobody(refresh) -> None:
     each.close()
     assert time.monotonic() - began < 1
     free.set()
+
+
+def test_questions_are_counted_and_timed_by_lookup_and_outcome(refresh) -> None:
+    def partial(*_: object) -> Names:
+        return Names(problem=Unavailable(Reason.MALFORMED, "/file"))
+
+    def broken(*_: object) -> Names:
+        raise KeyError("bug")
+
+    def slow(*_: object) -> Names:
+        time.sleep(0.05)
+        return Names()
+
+    telemetry = Telemetry()
+    each = refresh(Fake(slow, "slow"), Fake(refuses, "docker"), Fake(partial, "bundles"), Fake(broken, "cri"), telemetry=telemetry)
+    each.want(frozenset({"c"}), NONE)
+    each.wait(5)
+    each.close()
+    columns, measured = telemetry.read()
+    expected = [("slow", None), ("docker", "denied"), ("bundles", "malformed"), ("cri", "KeyError")]
+    counted = {_outcome(series): value for series, value in zip(*columns[rows.LOOKUPS], strict=True)}
+    assert counted == dict.fromkeys(expected, counted["slow", None])
+    seconds = {_outcome(measurement.series): measurement.value for measurement in measured}
+    assert list(seconds) == expected
+    assert 0.05 <= seconds["slow", None] < 5
+    assert all(0 <= seconds[outcome] < 0.05 for outcome in expected[1:])
+
+
+def _outcome(series: Series) -> tuple[object, object]:
+    return series.attributes[rows.LOOKUP], series.attributes.get(rows.ERROR_TYPE)

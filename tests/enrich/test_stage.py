@@ -39,8 +39,8 @@ class Host:
 
     def __init__(self, root: Path, points: tuple[str, ...] = (), devices: bool = False) -> None:
         self.root = root
-        self.refresh = Refresh((), 60)
-        self.stage = Stage(Workloads(HostFS(str(root)), self.refresh, ("*",)), self.refresh, points, devices)
+        self.refresh = Refresh((), 60, Telemetry())
+        self.stage = Stage(Workloads(HostFS(str(root)), self.refresh, ("*",), Telemetry()), self.refresh, points, devices)
 
     def process(self, pid: int, path: str) -> None:
         folder = self.root / f"proc/{pid}"
@@ -299,7 +299,7 @@ def test_the_first_cycle_has_the_names(tmp_path: Path, collector) -> None:
     bundle = tmp_path / "var/lib/containers/storage/overlay-containers" / A / "userdata"
     bundle.mkdir(parents=True)
     (bundle / "config.json").write_text('{"annotations": {"io.kubernetes.pod.name": "web-1"}}')
-    stage = build(HostFS(str(tmp_path)), Settings())
+    stage = build(HostFS(str(tmp_path)), Settings(), Telemetry())
     began = time.monotonic()
     snapshot = collector(stage, memory(1)).collect()
     stage.close()
@@ -323,8 +323,8 @@ class Slow:
 
 
 def test_only_the_first_cycle_waits_for_names(tmp_path: Path) -> None:
-    refresh = Refresh([Slow(0.2)], 60, pace=0)
-    stage = Stage(Workloads(HostFS(str(tmp_path)), refresh, ("*",)), refresh)
+    refresh = Refresh([Slow(0.2)], 60, Telemetry(), pace=0)
+    stage = Stage(Workloads(HostFS(str(tmp_path)), refresh, ("*",), Telemetry()), refresh)
     host = Host(tmp_path)
     host.stage = stage
     host.process(1, f"/docker/{A}")

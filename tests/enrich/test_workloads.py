@@ -10,12 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from otel_hostmetrics.catalogue import agent as rows
 from otel_hostmetrics.enrich import workloads as module
 from otel_hostmetrics.enrich.names import Names
 from otel_hostmetrics.enrich.refresh import Refresh
 from otel_hostmetrics.enrich.workloads import Workloads
 from otel_hostmetrics.errors import Reason, Unavailable
 from otel_hostmetrics.kernel.hostfs import HostFS
+from otel_hostmetrics.telemetry import Telemetry
 
 A, B = "a1" * 32, "b2" * 32
 POD, HASH = "9a1b2c3d-1111-4222-8333-444455556666", "7260904bbd08e72e4dff95d9fccd2ee8"
@@ -29,7 +31,8 @@ class Host:
     def __init__(self, root: Path) -> None:
         self.root = root
         (root / "proc").mkdir(exist_ok=True)
-        self.refresh = Refresh((), 60)
+        self.telemetry = Telemetry()
+        self.refresh = Refresh((), 60, self.telemetry)
 
     def process(self, pid: int, *lines: str) -> None:
         (self.root / f"proc/{pid}").mkdir(exist_ok=True)
@@ -39,7 +42,7 @@ class Host:
         self.refresh.names = Names(**names)  # as the thread does it
 
     def workloads(self, chosen: tuple[str, ...] = ALL) -> Workloads:
-        return Workloads(HostFS(str(self.root)), self.refresh, chosen)
+        return Workloads(HostFS(str(self.root)), self.refresh, chosen, self.telemetry)
 
 
 @pytest.fixture
@@ -134,7 +137,7 @@ def test_what_is_not_asked_for_any_more_is_forgotten(host: Host) -> None:
         def want(self, containers: frozenset[str], pods: frozenset[str]) -> None:
             wanted.append(containers)
 
-    found._refresh = Wanting((), 60)
+    found._refresh = Wanting((), 60, host.telemetry)
     found.ask()
     for _ in range(2):
         found._sweep()  # a minute each
@@ -179,3 +182,25 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bytes], object
 @given(content=st.binary(max_size=300) | st.text(st.sampled_from("0:/kubepods-._docker" + A[:2]), max_size=120).map(str.encode))
 def test_any_bytes_are_a_cgroup_file(shared, content: bytes) -> None:
     assert shared(content) is shared(content)
+
+
+def test_workloads_with_and_without_names_are_counted(host: Host) -> None:
+    def counted() -> dict[tuple[object, object], object]:
+        column = host.telemetry.read()[0][rows.WORKLOADS]
+        return {(each.attributes[rows.WORKLOAD_TYPE], each.attributes[rows.NAMED]): value for each, value in zip(*column, strict=True)}
+
+    host.process(1, f"0::{PATH}")
+    host.process(2, f"0::/docker/{B}")
+    found = host.workloads()
+    assert set(counted().values()) == {0}
+    for pid in (1, 2):
+        found.process(pid)
+    found.ask()
+    assert counted() == {("container", False): 2, ("container", True): 0, ("pod", False): 1, ("pod", True): 0}
+    host.know(containers={A: {"k8s.container.name": "app"}}, pods={POD: {"k8s.pod.name": "web-1"}})
+    found.begin()
+    assert counted() == {("container", False): 1, ("container", True): 1, ("pod", False): 0, ("pod", True): 1}
+    found._sweep()  # a minute each
+    found.process(2)
+    found._sweep()
+    assert counted() == {("container", False): 1, ("container", True): 0, ("pod", False): 0, ("pod", True): 0}

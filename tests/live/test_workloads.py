@@ -23,6 +23,7 @@ from otel_hostmetrics.model import Reading
 from otel_hostmetrics.settings import Bpf as BpfSettings
 from otel_hostmetrics.settings import Seconds, Settings, Workloads
 from otel_hostmetrics.sources.bpf import Bpf
+from otel_hostmetrics.telemetry import Telemetry
 from tests.live.bpfload import Loader
 from tests.live.zoo import cgroup2
 
@@ -67,7 +68,7 @@ class Cycle:
         fs, settings = HostFS(), Settings(bpf=bpf, workloads=NO_NAMES)
         self._source = Bpf(fs, settings)
         self._source.open()
-        self._stage = build(fs, settings.workloads)
+        self._stage = build(fs, settings.workloads, Telemetry())
 
     def read(self) -> Reading:
         reading = self._source.read()
@@ -177,8 +178,9 @@ def _in_namespace(directory: str, pid: int) -> str:
                 file.write("0")
             if ctypes.CDLL(None, use_errno=True).unshare(0x02000000):  # CLONE_NEWCGROUP
                 raise OSError(ctypes.get_errno(), "unshare")
-            refresh = Refresh((), 60)
-            told = Resolver(HostFS(), refresh, ("*",)).process(pid) or {}
+            telemetry = Telemetry()
+            refresh = Refresh((), 60, telemetry)
+            told = Resolver(HostFS(), refresh, ("*",), telemetry).process(pid) or {}
             path = proc_cgroup.paths(proc_cgroup.read("/proc", pid))[0]
             answer = f"{path} {told.get('container.id')} {told.get('k8s.pod.uid')}"
         except BaseException as error:  # nothing may reach pytest, which runs in this child too

@@ -27,6 +27,7 @@ from otel_hostmetrics.kernel.hostfs import HostFS
 from otel_hostmetrics.kernel.mountinfo import mounts
 from otel_hostmetrics.model import Batch, Column, Family, Reading, Snapshot
 from otel_hostmetrics.settings import Otlp
+from otel_hostmetrics.telemetry import Telemetry
 from tests.perf.measure import Bound, Mode, Report, Subject, compare, in_process
 
 _SIZES = (30, 300, 3_000)
@@ -133,9 +134,9 @@ def _by_cgroup(owners: list[Owner]) -> tuple[Series, ...]:
 
 
 def _stage(stack: contextlib.ExitStack, known: Names) -> Stage:
-    refresh = Refresh((), 60)
+    refresh = Refresh((), 60, Telemetry())
     refresh.names = known
-    stage = Stage(Workloads(HostFS(), refresh, ("*",)), refresh)
+    stage = Stage(Workloads(HostFS(), refresh, ("*",), Telemetry()), refresh)
     stack.callback(stage.close)
     return stage
 
