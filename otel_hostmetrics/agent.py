@@ -15,6 +15,7 @@ from otel_hostmetrics.attribution import Attribution
 from otel_hostmetrics.catalogue import CATALOGUE, hardware
 from otel_hostmetrics.collect import Collector
 from otel_hostmetrics.enrich import build as build_workloads
+from otel_hostmetrics.enrich.examine import examine as examine_workloads
 from otel_hostmetrics.errors import Unavailable
 from otel_hostmetrics.export.pipeline import Pipeline, build_pipeline
 from otel_hostmetrics.kernel.hostfs import HostFS
@@ -202,14 +203,15 @@ def once(settings: Settings, form: str, out: BinaryIO) -> int:
 
 
 def examine(settings: Settings) -> Mapping[str, tuple[Status, list[Unavailable]]]:
-    """Every source opened and read twice, as ``doctor`` shows it: name -> (status, problems)."""
-    found: dict[str, tuple[Status, list[Unavailable]]] = {}
-    for source in sources(settings):
-        collector = Collector([source], None, source.metrics, Telemetry(), settings.general.deadline, settings.general.max_series)
-        try:
-            collector.collect()
-            snapshot = collector.collect()
-        finally:
-            collector.close()
-        found[source.name] = (snapshot.statuses[source.name], snapshot.readings[source.name].problems)
-    return found
+    """Every source opened and read twice, as ``doctor`` shows it: name -> (status, problems); then the ways to names of workloads."""
+    chosen = sources(settings)
+    chosen += derived(settings, chosen)
+    rows = {row for source in chosen for row in source.metrics}
+    collector = Collector(chosen, None, rows, Telemetry(), settings.general.deadline, settings.general.max_series)
+    try:
+        collector.collect()
+        snapshot = collector.collect()
+    finally:
+        collector.close()
+    found = {source.name: (snapshot.statuses[source.name], snapshot.readings[source.name].problems) for source in chosen}
+    return found | (examine_workloads(_host(settings), settings.workloads) if settings.workloads.enabled else {})

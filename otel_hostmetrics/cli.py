@@ -100,7 +100,7 @@ def doctor(
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 77 if something is denied, 1 if a source fails")] = False,
     **arguments: object,
 ) -> None:
-    """Say what every source finds on this host, and what would cure what is denied."""
+    """Say what every source and each way to names of workloads finds on this host, and what would cure what is denied."""
     from otel_hostmetrics.agent import examine
     from otel_hostmetrics.doctor import report, surroundings
 

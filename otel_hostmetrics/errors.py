@@ -22,7 +22,8 @@ class Unavailable(Exception):
     """A value cannot be read now.
 
     *what* names the file, request or call, *reason* says why, and *needs* names what would cure a DENIED:
-    capabilities joined by ``+`` (``CAP_BPF+CAP_PERFMON``), alternatives by ``|``, or a path that must be readable.
+    capabilities joined by ``+`` (``CAP_BPF+CAP_PERFMON``), alternatives by ``|``, a path that must be readable, ``unix:PATH``,
+    a socket that must be writable, or ``rbac:RESOURCE``, which the kubelet must let us ``get``.
     """
 
     def __init__(self, reason: Reason, what: str, detail: str = "", needs: str = "") -> None:

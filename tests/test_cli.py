@@ -134,12 +134,13 @@ def test_metrics_lists_the_catalogue():
     assert all(f"| `{row.name}` |" in markdown for row in CATALOGUE[1:])
 
 
-def test_doctor_reports_every_source():
+def test_doctor_reports_every_source_and_way_to_names():
     done = front("doctor", "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["host"]["kernel"] == os.uname().release
-    assert "bpf" in [finding["source"] for finding in found["findings"]]
+    names = [finding["source"] for finding in found["findings"]]
+    assert names == ["bpf", "rdma", "rapl", "gpu", "workload-energy", "workloads.pod_logs", "workloads.bundles"]
 
 
 def test_once_prints_a_snapshot():

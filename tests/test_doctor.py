@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import grp
 import json
 import os
 import shutil
+import socket
 import subprocess
 
 import pytest
@@ -119,6 +121,53 @@ def test_cure_of_an_unreadable_path():
     assert cure.kubernetes == ("securityContext: {runAsUser: 0}", "volumes: a hostPath of /run/a b, mounted with readOnly: true")
     assert "--volume='/run/a b:/run/a b:ro'" in cure.podman[0]
     assert cure.by_hand[0] == "sudo chmod a+r '/run/a b'"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to give a socket away")
+def test_cure_of_a_socket(tmp_path):
+    """By its group if that may write; else nothing less than the capability, beside those that were chosen."""
+    path = tmp_path / "d.sock"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+    path.chmod(0o660)
+    os.chown(path, 0, grp.getgrnam("daemon").gr_gid)
+    (cure,) = cures(f"unix:{path}")
+    assert str(cure) == f"{path} writable"
+    assert cure.systemd == ("SupplementaryGroups=daemon",)
+    assert cure.by_hand == (
+        "sudo setpriv --reuid=65534 --regid=65534 --groups=daemon otel-hostmetrics", "or as root: sudo otel-hostmetrics",
+    )  # fmt: skip
+    assert cure.kubernetes == ("securityContext: {runAsUser: 0}", f"volumes: a hostPath of {path}, mounted with readOnly: true")
+    for change in (lambda: path.chmod(0o600), lambda: os.chown(path, 0, 0), path.unlink):
+        change()
+        (other,) = cures(f"unix:{path}", ("CAP_BPF",))
+        assert other.systemd[0] == "AmbientCapabilities=CAP_BPF CAP_DAC_OVERRIDE"
+        assert other.by_hand == ("or as root: sudo otel-hostmetrics",)
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not shutil.which("setpriv"), reason="needs root and util-linux's setpriv")
+def test_the_command_given_for_a_socket_connects(tmp_path):
+    """Run as printed, with a program that connects in place of the agent."""
+    for each in (tmp_path, *tmp_path.parents[:2]):
+        each.chmod(0o755)
+    path = tmp_path / "d.sock"
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(path))
+        server.listen()
+        path.chmod(0o660)
+        os.chown(path, 0, grp.getgrnam("daemon").gr_gid)
+        line = cures(f"unix:{path}")[0].by_hand[0].removeprefix("sudo ")
+        connect = f"import socket; socket.socket(socket.AF_UNIX).connect({str(path)!r})"
+        for words, status in ((line, 0), (line.replace("--groups=daemon", "--clear-groups"), 1)):
+            command = [*words.removesuffix(" otel-hostmetrics").split(), "/usr/bin/env", "python3", "-c", connect]
+            assert subprocess.run(command, capture_output=True, check=False, cwd="/").returncode == status
+
+
+def test_cure_of_a_right_in_kubernetes():
+    (cure,) = cures("rbac:nodes/pods")
+    assert str(cure) == "the right to get nodes/pods"
+    assert "resources: [nodes/pods], verbs: [get]" in cure.kubernetes[0]
+    assert "workloads.kubelet_token" in cure.systemd[0]
 
 
 def test_what_is_held_already_is_not_offered_as_a_cure():

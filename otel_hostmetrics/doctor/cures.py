@@ -1,24 +1,31 @@
 """What would give a process what it is denied, in the words of whatever starts it.
 
-The grammar of *needs* is that of errors.Unavailable: capabilities joined by ``+``, alternatives by ``|``, or a path.
+The grammar of *needs* is that of errors.Unavailable: capabilities joined by ``+``, alternatives by ``|``, a path, ``unix:PATH``
+or ``rbac:RESOURCE``.
 """
 
 from __future__ import annotations
 
+import grp
+import os
 import shlex
+import stat
 from collections.abc import Collection
 from dataclasses import dataclass
 
 _COMMAND = "otel-hostmetrics"
+_SOCKET, _RIGHT = "unix:", "rbac:"
+_ACCOUNT = "--reuid=65534 --regid=65534"
 _FEW = 8  # a process with more capabilities is root's, and is started anew without a list of them
 
 
 @dataclass(frozen=True)
 class Cure:
-    """One way out: which capabilities and readable paths, and how each kind of host gives them."""
+    """One way out: which capabilities, readable paths and others, and how each kind of host gives them."""
 
     capabilities: tuple[str, ...]
     paths: tuple[str, ...]
+    others: tuple[str, ...]  # in words
     held: bool  # the process has the capabilities already: something else refuses
     systemd: tuple[str, ...]
     kubernetes: tuple[str, ...]
@@ -26,7 +33,7 @@ class Cure:
     by_hand: tuple[str, ...]
 
     def __str__(self) -> str:
-        return " and ".join([*self.capabilities, *(f"{path} readable" for path in self.paths)])
+        return " and ".join([*self.capabilities, *(f"{path} readable" for path in self.paths), *self.others])
 
 
 def cures(needs: str, held: Collection[str] = ()) -> tuple[Cure, ...]:
@@ -38,20 +45,54 @@ def cures(needs: str, held: Collection[str] = ()) -> tuple[Cure, ...]:
 
 
 def _cure(alternative: str, held: Collection[str]) -> Cure:
+    if alternative.startswith(_SOCKET):
+        return _socket(alternative.removeprefix(_SOCKET), held)
+    if alternative.startswith(_RIGHT):
+        return _right(alternative.removeprefix(_RIGHT))
     wanted = [name.strip() for name in alternative.split("+") if name.strip()]
     names = tuple(name for name in wanted if name.startswith("CAP_"))
     paths = tuple(name for name in wanted if not name.startswith("CAP_"))
-    chosen = tuple(name for name in held if name not in names) if len(held) <= _FEW else ()
-    given = (*chosen, *names)
+    given = _with(names, held)
     return Cure(
         names,
         paths,
+        (),
         bool(names) and set(names) <= set(held),
         _systemd(given, paths),
         _kubernetes(given, paths),
         _podman(given, paths),
         _by_hand(given, paths),
     )
+
+
+def _with(names: tuple[str, ...], held: Collection[str]) -> tuple[str, ...]:
+    chosen = tuple(name for name in held if name not in names) if len(held) <= _FEW else ()
+    return (*chosen, *names)
+
+
+def _socket(path: str, held: Collection[str]) -> Cure:
+    """To connect takes write permission. Where no group has it, as with containerd's, it takes root or the capability to do without."""
+    group = _group(path)
+    systemd = (f"SupplementaryGroups={group}",) if group else _systemd(_with(("CAP_DAC_OVERRIDE",), held), ())
+    by_hand = (f"sudo setpriv {_ACCOUNT} --groups={group} {_COMMAND}",) if group else ()
+    words = (f"{path} writable",)
+    return Cure((), (), words, False, systemd, _kubernetes((), (path,)), _podman((), (path,)), (*by_hand, *_by_hand((), ())))
+
+
+def _group(path: str) -> str:
+    """Empty where it is not known, and where that is root's."""
+    try:
+        status = os.stat(path)
+        return grp.getgrgid(status.st_gid).gr_name if status.st_gid and status.st_mode & stat.S_IWGRP else ""
+    except (OSError, KeyError):
+        return ""
+
+
+def _right(resource: str) -> Cure:
+    """An account that the API server lets ``get`` the *resource*: the kubelet asks it for each request (webhook authorization)."""
+    role = f'a ClusterRole with rules: [{{apiGroups: [""], resources: [{resource}], verbs: [get]}}], bound to the ServiceAccount'
+    token = (f"workloads.kubelet_token: a file with the token of an account that may get {resource}",)
+    return Cure((), (), (f"the right to get {resource}",), False, token, (role,), token, token)
 
 
 def _systemd(names: tuple[str, ...], paths: tuple[str, ...]) -> tuple[str, ...]:
@@ -79,6 +120,5 @@ def _by_hand(names: tuple[str, ...], paths: tuple[str, ...]) -> tuple[str, ...]:
     lines = [f"sudo chmod a+r {shlex.quote(path)}" for path in paths]
     if names:
         plus = ",".join(f"+{name.removeprefix('CAP_').lower()}" for name in names)
-        account = "--reuid=65534 --regid=65534 --clear-groups"
-        lines.append(f"sudo setpriv {account} --inh-caps=-all,{plus} --ambient-caps=-all,{plus} {_COMMAND}")
+        lines.append(f"sudo setpriv {_ACCOUNT} --clear-groups --inh-caps=-all,{plus} --ambient-caps=-all,{plus} {_COMMAND}")
     return (*lines, f"or as root: sudo {_COMMAND}")

@@ -33,7 +33,7 @@ def get_local(path: str, target: str) -> bytes:
         connection.sock.connect(path)
 
     connection.connect = connect  # type: ignore[method-assign] # the one step that is not as over TCP
-    return _get(connection, target, {}, path, needs=path)
+    return _get(connection, target, {}, path, needs=f"unix:{path}")
 
 
 def get_tls(host: str, port: int, target: str, headers: Mapping[str, str], ca: str, verify: bool) -> bytes:
@@ -49,7 +49,7 @@ def get_tls(host: str, port: int, target: str, headers: Mapping[str, str], ca: s
     if not verify:
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
-    return _get(HTTPSConnection(host, port, timeout=_TIMEOUT, context=context), target, headers, what, needs="nodes/pods")
+    return _get(HTTPSConnection(host, port, timeout=_TIMEOUT, context=context), target, headers, what, needs="rbac:nodes/pods")
 
 
 def _get(connection: HTTPConnection, target: str, headers: Mapping[str, str], what: str, needs: str) -> bytes:

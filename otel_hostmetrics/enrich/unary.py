@@ -21,9 +21,9 @@ def call(socket: str, method: str, request: bytes = b"", timeout: float = 5.0) -
     try:
         os.stat(socket)
     except OSError as error:
-        raise unavailable(error, socket, needs=socket) from None
+        raise unavailable(error, socket, needs=f"unix:{socket}") from None
     if not os.access(socket, os.R_OK | os.W_OK):
-        raise Unavailable(Reason.DENIED, socket, "may not connect", needs=socket)
+        raise Unavailable(Reason.DENIED, socket, "may not connect", needs=f"unix:{socket}")
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")  # else its remarks on connections go to stderr, past our log
     import grpc  # here: 13 MB resident
 

@@ -24,7 +24,7 @@ from otel_hostmetrics.telemetry import Telemetry
 
 _SWEEP = 60.0  # s between two looks for workloads that nobody asks for any more
 _MOST = 20_000  # of what is remembered; beyond, all of it is forgotten and read again
-_CONTAINER_ID = re.compile(r"[0-9a-f]{64}")
+CONTAINER_ID = re.compile(r"[0-9a-f]{64}")
 _K = TypeVar("_K", bytes, str)
 
 
@@ -78,7 +78,7 @@ class Workloads:
         """Have the names of new workloads looked up; whether there are any."""
         new, self._new = self._new, False
         if new:
-            containers = frozenset(each for each in self._by_container if _CONTAINER_ID.fullmatch(each))
+            containers = frozenset(each for each in self._by_container if CONTAINER_ID.fullmatch(each))
             self._count()
             self._refresh.want(containers, self._pods())
         return new

@@ -7,15 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from otel_hostmetrics.agent import examine
 from otel_hostmetrics.attribution import Attribution
 from otel_hostmetrics.attribution.identity import Workload, workload
 from otel_hostmetrics.catalogue import gpu
 from otel_hostmetrics.catalogue import workload_energy as rows
 from otel_hostmetrics.catalogue.process import EXECUTABLE
 from otel_hostmetrics.errors import Reason, Unavailable
+from otel_hostmetrics.model import State
 from otel_hostmetrics.settings import Attribution as Settings
+from otel_hostmetrics.settings import General, Paths
+from otel_hostmetrics.settings import Settings as Everything
 from tests.attribution.cycles import DRAM, GPU, PACKAGE, Cycles, part, points, workloads
 from tests.attribution.machine import Machine
+from tests.hosts.recorded import unpack
 
 A, B = "a1" * 32, "b2" * 32
 UID = "9a1b2c3d-1111-4222-8333-444455556666"
@@ -205,6 +210,12 @@ def test_a_process_has_the_name_of_what_it_executes(machine: Machine) -> None:
         assert owner.pid == 11
         assert named(100, start=999, executable="next") == {(11, "next"): 5}
         assert named(100, start=1000) == {(11, None): 5}
+
+
+def test_doctor_examines_it_with_the_energy_of_the_same_reading(machine: Machine) -> None:
+    unpack("energy-two-sockets", machine.root)
+    found = examine(Everything(path=Paths(root=str(machine.root)), general=General(sources=("rapl",))))
+    assert [(name, status.state) for name, (status, _) in found.items()][:2] == [("rapl", State.OK), ("workload-energy", State.OK)]
 
 
 def test_off_where_nobody_measures_energy(tmp_path: Path) -> None:

@@ -143,7 +143,7 @@ def test_a_kubelet_that_refuses(tmp_path: Path, authority: Authority, status: in
     (tmp_path / "token").write_text("x")
     with tls_server(*authority.issue("localhost"), {"/pods": (status, b"no")}) as (port, _):
         error = refused(lambda: kubelet(port, tmp_path / "token", authority).find(NONE, NONE))
-    assert (error.reason, error.needs) == (reason, "nodes/pods" if reason is Reason.DENIED else "")
+    assert (error.reason, error.needs) == (reason, "rbac:nodes/pods" if reason is Reason.DENIED else "")
 
 
 def test_a_kubelets_certificate_is_verified_unless_told_otherwise(tmp_path: Path, authority: Authority) -> None:
