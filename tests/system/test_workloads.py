@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import re
-import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import pytest
 
@@ -18,28 +13,13 @@ from tests.deploy import podman
 from tests.export.otlp.collector import running
 from tests.process import CLEAN, COMMAND, ROOT, eventually
 from tests.system import containerd
+from tests.system.loaded import LOAD, Loaded, labels_of, make_tree, need, program_in, resource_of
 
 pytestmark = [pytest.mark.system, pytest.mark.live]
 
 _IMAGE = "localhost/bb:1.2"
-_LOAD = ("chroot", "/host", "/bin/sh", "-c", f"cd {ROOT} && exec {sys.executable} tests/live/bpfload.py --progs 2 --maps 1 --seconds 600")
 _UID = "9a1b2c3d-1111-4222-8333-444455556666"
 _OTHER = "0b0b0b0b-1111-4222-8333-444455556666"
-
-
-class Loaded(NamedTuple):
-    """A container and the program that a process in it has loaded."""
-
-    id: str
-    program: int
-
-
-def _need(lacking: str) -> None:
-    lacking = lacking or ("" if shutil.which("busybox") else "busybox")
-    if lacking and CLEAN.get("CI") == "true":
-        pytest.fail(f"no container can run here without {lacking}")
-    if lacking:
-        pytest.skip(f"no container can run here without {lacking}")
 
 
 @pytest.fixture(scope="module")
@@ -51,15 +31,11 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def engine(folder: Path) -> Iterator[podman.Podman]:
-    _need(podman.missing())
+    need(podman.missing())
     (folder / "podman").mkdir()
     with podman.Podman(folder / "podman") as found:
         tree = folder / "tree"
-        (tree / "bin").mkdir(parents=True)
-        (tree / "host").mkdir()
-        shutil.copy(shutil.which("busybox") or "", tree / "bin/busybox")
-        for tool in ("sh", "sleep", "chroot"):
-            (tree / "bin" / tool).symlink_to("busybox")
+        make_tree(tree)
         (tree / "bin/pause").write_text("#!/bin/sh\nexec sleep 100000\n")
         (tree / "bin/pause").chmod(0o755)
         for name in (_IMAGE, containerd.PAUSE):
@@ -67,23 +43,18 @@ def engine(folder: Path) -> Iterator[podman.Podman]:
         yield found
 
 
-def _program(said: str) -> int | None:
-    found = re.search(r'"program": \[(\d+)', said)
-    return int(found[1]) if found else None
-
-
 @pytest.fixture(scope="module")
 def container(engine: podman.Podman) -> Iterator[Loaded]:
     """podman's, with a name."""
     rights = ("--cap-add", "ALL", "--security-opt", "seccomp=unconfined", "--network", "none", "--volume", "/:/host:ro")
-    identity = engine.run("run", "--detach", "--name", "demo", *rights, "--entrypoint", "/bin/chroot", _IMAGE, *_LOAD[1:]).strip()
-    yield Loaded(identity, eventually(lambda: _program(engine.run("logs", "demo")), 30, "a program"))
+    identity = engine.run("run", "--detach", "--name", "demo", *rights, "--entrypoint", "/bin/chroot", _IMAGE, *LOAD[1:]).strip()
+    yield Loaded(identity, eventually(lambda: program_in(engine.run("logs", "demo")), 30, "a program"))
     engine.run("rm", "--force", "--time", "0", "demo")
 
 
 @pytest.fixture(scope="module")
 def runtime(engine: podman.Podman, folder: Path) -> Iterator[containerd.Containerd]:
-    _need(containerd.missing())
+    need(containerd.missing())
     (folder / "ctd").mkdir()
     with containerd.Containerd(folder / "ctd") as found:
         for index, name in enumerate((_IMAGE, containerd.PAUSE)):
@@ -95,57 +66,15 @@ def runtime(engine: podman.Podman, folder: Path) -> Iterator[containerd.Containe
 @pytest.fixture(scope="module")
 def pod(runtime: containerd.Containerd) -> dict[str, Loaded]:
     """Of two containers, in each of which a process loads programs."""
-    ids = runtime.pod("default", "web-1", _UID, {"app": (_IMAGE, _LOAD), "side": (_IMAGE, _LOAD)}, app="web", secret="x")
+    ids = runtime.pod("default", "web-1", _UID, {"app": (_IMAGE, LOAD), "side": (_IMAGE, LOAD)}, app="web", secret="x")
     runtime.pod("default", "other", _OTHER, {"app": (_IMAGE, ("/bin/sleep", "600"))})
     said = {
         name: eventually(
-            lambda name=name: _program(runtime.log("default", "web-1", _UID, name)), 30, runtime.log("default", "web-1", _UID, name)
+            lambda name=name: program_in(runtime.log("default", "web-1", _UID, name)), 30, runtime.log("default", "web-1", _UID, name)
         )  # type: ignore[misc]
         for name in ("app", "side")
     }
     return {name: Loaded(ids[name], program) for name, program in said.items()}
-
-
-def _once(form: str, **settings: str) -> str:
-    variables = {f"OTEL_HOSTMETRICS_WORKLOADS__{name.upper()}": value for name, value in settings.items()}
-    command = [*COMMAND, "--once", "--sources", "bpf", "--format", form]
-    done = subprocess.run(command, env=CLEAN | variables, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def resource_of(program: int, **settings: str) -> dict[str, object]:
-    """Attributes of the one OTLP Resource under which all points of a program are, without those of the host."""
-    found: list[dict[str, object]] = []
-    host: set[str] = set()
-    for line in _once("otlp-json", **settings).splitlines():
-        for each in json.loads(line)["resourceMetrics"]:
-            attributes = {pair["key"]: _value(pair["value"]) for pair in each["resource"]["attributes"]}
-            assert attributes["host.name"]
-            points = [
-                point
-                for metric in each["scopeMetrics"][0]["metrics"]
-                for point in (metric.get("gauge") or metric.get("sum") or {}).get("dataPoints", ())
-            ]
-            if any({"key": "bpf.program.id", "value": {"intValue": str(program)}} in point.get("attributes", ()) for point in points):
-                found.append(attributes)
-            if not any(key.startswith(("container.", "k8s.")) for key in attributes):
-                host = set(attributes)
-    (only,) = found
-    return {key: value for key, value in only.items() if key not in host}
-
-
-def _value(value: dict[str, object]) -> object:
-    if "arrayValue" in value:
-        return [each["stringValue"] for each in value["arrayValue"]["values"]]  # type: ignore[index]
-    return value.get("stringValue")
-
-
-def labels_of(program: int, **settings: str) -> dict[str, str]:
-    line = next(
-        line for line in _once("text", **settings).splitlines() if line.startswith("bpf_program_info{") and f',id="{program}"' in line
-    )
-    return dict(re.findall(r'(\w+)="([^"]*)"', line))
 
 
 def test_podman_by_its_files(engine: podman.Podman, container: Loaded, folder: Path) -> None:
