@@ -54,6 +54,7 @@ class Reading:
     facts: Mapping[str, object] = field(default_factory=dict)  # slow-changing, JSON-able: firmware, topology, relations
     time_ns: int = 0  # Unix time of the values; the collector fills it in
     dropped: int = 0  # series cut off by the source's limit
+    again: float = 0.0  # s after which another reading tells what takes two of them: watts
 
 
 class Source(Protocol):

@@ -16,6 +16,7 @@ from otel_hostmetrics import __version__
 from otel_hostmetrics.catalogue import CATALOGUE
 from otel_hostmetrics.config.flags import FLAGS
 from otel_hostmetrics.settings import Settings, decode
+from tests.sources.energy_hosts import host
 
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("OTEL_", "RDMA_MON_"))} | {"COLUMNS": "200"}
 COMMAND = [sys.executable, "-m", "otel_hostmetrics"]
@@ -147,6 +148,14 @@ def test_once_prints_a_snapshot():
     done = front("--once", "--format", "json", "--sources", "bpf")
     assert done.returncode == 0, done.stderr
     assert isinstance(json.loads(done.stdout), dict)
+
+
+def test_once_has_what_takes_two_readings(tmp_path):
+    """Watts, and whose the energy was: the counter is the same at both, so it is 0 W, and 0 J of nobody."""
+    host("two-sockets", tmp_path)
+    done = front("--once", "--sources", "rapl", "--root", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert 'rapl_power_watts{zone="package_0"} 0.0' in done.stdout
 
 
 def test_a_full_disk_behind_standard_output_is_one_line():

@@ -29,6 +29,7 @@ from otel_hostmetrics.kernel.proc_stat import CpuTime, ProcStat
 from otel_hostmetrics.model import Reading
 from otel_hostmetrics.settings import Attribution as Settings
 
+_APART = 1.0  # s: the first reading of energy has nothing to split
 _FULL = "reached: the CPU time of more cgroups counts as that of the ones around them"
 
 
@@ -79,7 +80,7 @@ class Attribution:
             columns[rows.PROCESS] = self._processes.column(self._since_ns)
             problems += self._processes.problems
         self._since_ns = now_ns
-        return Reading(columns, problems=problems, facts={"cgroups": len(self._times.cgroups)})
+        return Reading(columns, problems=problems, facts={"cgroups": len(self._times.cgroups)}, again=0.0 if any(columns) else _APART)
 
     def _charge_processors(self, steps: Sequence[Step]) -> None:
         """Where nobody could read energy in this cycle, the next one splits that of both by the time of both."""

@@ -17,8 +17,8 @@ POWER_WATTS = Metric(
     "as hw.power", ("zone",), origin="cpu_exporter", integer=False,
 )  # fmt: skip
 AVAILABLE = Metric(
-    "rapl_available", Kind.GAUGE, "", "1 while energy counters are read; a host without them has no such metric.", "the source's zones",
-    origin="cpu_exporter",
+    "rapl_available", Kind.GAUGE, "", "Whether energy counters are read: 0 on a host that has none; absent where they may not be read.",
+    "the source's zones", origin="cpu_exporter",
 )  # fmt: skip
 ZONES_DISCOVERED = Metric(
     "rapl_zones_discovered", Kind.GAUGE, "", "Zones found, each once: not the second view of a zone by another interface.",

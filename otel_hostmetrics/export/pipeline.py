@@ -30,7 +30,7 @@ class Pipeline(Protocol):
         """Run one cycle and hand it to the exporters; never waits for them."""
 
     def once(self, form: str) -> tuple[bytes, str | None]:
-        """One cycle as ``text``, ``openmetrics``, ``json`` or ``otlp-json``, and why it was not delivered, if it was not."""
+        """One snapshot as ``text``, ``openmetrics``, ``json`` or ``otlp-json``, and why it was not delivered, if it was not."""
 
     def describe(self) -> str:
         """Where the metrics go, in one line."""
@@ -133,7 +133,11 @@ class Native:
         return self._snapshot is not None and any(status.state is State.LATE for status in self._snapshot.statuses.values())
 
     def once(self, form: str) -> tuple[bytes, str | None]:
+        """Where something takes two readings, as watts do, the second is exported."""
         batch = self._fresh.renew()
+        if again := max((reading.again for reading in batch.snapshot.readings.values()), default=0.0):
+            time.sleep(again)
+            batch = self._fresh.renew()
         return self._text(batch, form), self._deliver(batch) if self._settings.otlp.endpoint else None
 
     def _text(self, batch: Batch, form: str) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import threading
@@ -184,6 +185,34 @@ def test_when_nothing_can_be_read_the_source_says_so(tmp_path: Path) -> None:
         with pytest.raises(Unavailable) as caught:
             source.read()
     assert caught.value.reason is Reason.MALFORMED
+
+
+def test_a_host_without_counters_says_so_until_it_has_some(tmp_path: Path) -> None:
+    fs = host("vm", tmp_path)
+    with Running(fs, settings(slow_interval=0.001)) as source:
+        reading = source.read()
+        assert reading.off is not None
+        assert reading.off.reason is Reason.ABSENT
+        assert points(reading, rows.AVAILABLE) == points(reading, rows.ZONES_DISCOVERED) == {(): 0}
+        assert set(reading.columns) == {rows.AVAILABLE, rows.ZONES_DISCOVERED, rows.EXPORTER_INFO}
+        host("two-sockets", tmp_path)  # the driver's module is loaded
+        time.sleep(0.002)
+        reading = source.read()
+        assert reading.off is None
+        assert points(reading, rows.AVAILABLE) == {(): 1}
+        assert set(points(source.read(), hardware.ENERGY, "hw.id")) >= {"package-0", "package-1"}
+
+
+@pytest.mark.parametrize("energy_source", ["off", "powercap"])
+def test_off_by_request_is_not_a_host_without_counters(energy_source: str, tmp_path: Path) -> None:
+    source = Rapl(host("vm", tmp_path), settings(energy_source=energy_source))
+    with contextlib.closing(source):
+        if energy_source == "off":
+            with pytest.raises(Unavailable):
+                source.open()
+        else:
+            source.open()
+            assert source.read().off
 
 
 def test_a_package_that_comes_and_goes_keeps_its_energy(tmp_path: Path) -> None:

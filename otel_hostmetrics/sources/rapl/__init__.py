@@ -15,14 +15,15 @@ from otel_hostmetrics.catalogue import energy as rows
 from otel_hostmetrics.catalogue.model import Metric
 from otel_hostmetrics.errors import Reason, Unavailable
 from otel_hostmetrics.kernel import powercap
-from otel_hostmetrics.kernel.hostfs import HostFS
+from otel_hostmetrics.kernel.counterfiles import sweep
+from otel_hostmetrics.kernel.hostfs import CounterFile, HostFS
 from otel_hostmetrics.model import Reading
 from otel_hostmetrics.settings import Settings
-from otel_hostmetrics.sources.rapl.columns import Columns, labels_of
+from otel_hostmetrics.sources.rapl.columns import Columns, about, labels_of
 from otel_hostmetrics.sources.rapl.discovery import Found, discover
 from otel_hostmetrics.sources.rapl.limits import Limits
 from otel_hostmetrics.sources.rapl.meters import Meter, meter
-from otel_hostmetrics.sources.rapl.power import Window
+from otel_hostmetrics.sources.rapl.power import SHORTEST, Window
 from otel_hostmetrics.sources.rapl.sampler import Sampler, pace
 
 
@@ -38,19 +39,21 @@ class Rapl:
         self._meters: dict[str, Meter] = {}  # of every zone ever seen, by its key
         self._window = Window()
         self._found: Found | None = None
+        self._off: Unavailable | None = None  # why this host has no counters
         self._sampler: Sampler | None = None
         self._lock = threading.Lock()  # between the cycle and the sampler
 
     def open(self) -> None:
-        """Raises Unavailable: ABSENT with an explanation, DENIED with what would cure it."""
+        """Raises Unavailable: DENIED with what would cure it. That a host has no counters is worth a point."""
         with self._lock:
-            self._bind()
-            period = pace(zone.scale for zone in self._zones)
-        if self._interval > period:
-            self._sampler = Sampler(period, self._sample_between)
+            self._look()
 
     def read(self) -> Reading:
         with self._lock:
+            if self._off and time.monotonic() >= self._look_at:
+                self._look()
+            if self._off:
+                return Reading(self._none, off=self._off)
             self._look_again()
             now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
             failed = self._sample(now_ns)
@@ -59,7 +62,8 @@ class Rapl:
             self._window.update(self._bound, now_ns)
             columns = self._columns.fill(frozenset(failed), self._window.number)
             columns.update(self._limits.columns)
-            return Reading(columns, problems=[*self._problems, *failed.values()], facts=self._facts)
+            again = 0.0 if self._window.number > 1 else SHORTEST
+            return Reading(columns, problems=[*self._problems, *failed.values()], facts=self._facts, again=again)
 
     def close(self) -> None:
         sampler, self._sampler = self._sampler, None
@@ -69,6 +73,22 @@ class Rapl:
             found, self._found = self._found, None
             if found:
                 found.close()
+
+    def _look(self) -> None:
+        """Find the zones of a host of which none is known."""
+        self._off = None
+        try:
+            self._bind()
+        except Unavailable as error:
+            if error.reason not in (Reason.ABSENT, Reason.UNSUPPORTED) or self._settings.energy_source == "off":
+                raise
+            self._off = error
+            self._none = about(0)
+            self._look_at = time.monotonic() + self._settings.slow_interval
+            return
+        period = pace(zone.scale for zone in self._zones)
+        if self._interval > period:
+            self._sampler = Sampler(period, self._sample_between)
 
     def _bind(self) -> None:
         """Find the zones and give each its meter, the one it had before if it was seen before."""
@@ -81,7 +101,9 @@ class Rapl:
             elif zone.scale.since_open:
                 self._meters[zone.key].begin_again()
         self._bound = [self._meters[zone.key] for zone in found.zones]
-        self._counters = list(zip(self._bound, found.counters, strict=True))
+        self._counters = found.counters
+        files = [counter.descriptor for counter in found.counters if isinstance(counter, CounterFile)]
+        self._files = files if len(files) == len(found.counters) else []
         self._columns = Columns(found.zones, self._bound, self._settings.psys_is_host)
         self._limits = Limits(self._fs, [(zone.limits, labels_of(zone)) for zone in found.zones if zone.limits])
         self._facts = _facts(found)
@@ -109,8 +131,16 @@ class Rapl:
 
     def _sample(self, now_ns: int) -> dict[int, Unavailable]:
         """Every counter into its meter; the places of those that could not be read, and why."""
+        counts = sweep(self._files) if self._files else None
+        if counts is None:
+            return self._sample_each(now_ns)
+        for each, count in zip(self._bound, counts, strict=True):
+            each.take(count, now_ns)
+        return {}
+
+    def _sample_each(self, now_ns: int) -> dict[int, Unavailable]:
         failed: dict[int, Unavailable] = {}
-        for place, (each, counter) in enumerate(self._counters):
+        for place, (each, counter) in enumerate(zip(self._bound, self._counters, strict=True)):
             try:
                 each.take(counter.read(), now_ns)
             except Unavailable as error:

@@ -70,12 +70,7 @@ class Columns:
         self._power[rows.POWER_WATTS] = _Sums(_seed_points(zones))
         self._wraps = of_zones(rows.WRAPS, [place for place in each if zones[place].scale.modulus])
         self._resets = of_zones(rows.RESETS)
-        counted = sum(zone.counted for zone in zones)
-        self._fixed = {
-            rows.AVAILABLE: Column((rows.AVAILABLE.series({}),), (1,)),
-            rows.ZONES_DISCOVERED: Column((rows.ZONES_DISCOVERED.series({}),), (counted,)),
-            rows.EXPORTER_INFO: Column((rows.EXPORTER_INFO.series({"version": __version__, "language": "python"}),), (1,)),
-        }
+        self._fixed = about(sum(zone.counted for zone in zones))
         self._meters = meters
         self._window = -1
         self._failed: frozenset[int] = frozenset()
@@ -97,6 +92,15 @@ class Columns:
         columns[rows.WRAPS] = self._wraps.column([meter.wraps for meter in meters])
         columns[rows.RESETS] = self._resets.column([meter.resets for meter in meters])
         return columns
+
+
+def about(zones: int) -> dict[Metric, Column]:
+    """What cpu_exporter says of itself, also on a host without zones."""
+    return {
+        rows.AVAILABLE: Column((rows.AVAILABLE.series({}),), (int(zones > 0),)),
+        rows.ZONES_DISCOVERED: Column((rows.ZONES_DISCOVERED.series({}),), (zones,)),
+        rows.EXPORTER_INFO: Column((rows.EXPORTER_INFO.series({"version": __version__, "language": "python"}),), (1,)),
+    }
 
 
 def labels_of(zone: Zone) -> _Labels:

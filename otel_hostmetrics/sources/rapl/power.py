@@ -6,7 +6,8 @@ from collections.abc import Iterable
 
 from otel_hostmetrics.sources.rapl.meters import Meter
 
-_SHORTEST = 1_000_000_000  # ns: RAPL is updated every millisecond, so a second is right to a tenth of a percent
+SHORTEST = 1.0  # s: RAPL is updated every millisecond, so a second is right to a tenth of a percent
+_SHORTEST_NS = int(SHORTEST * 1e9)
 
 
 class Window:
@@ -19,7 +20,7 @@ class Window:
     def update(self, meters: Iterable[Meter], now_ns: int) -> None:
         """Close the window if it is long enough, and begin the next one."""
         since_ns = self._since_ns
-        if now_ns - since_ns < _SHORTEST:
+        if now_ns - since_ns < _SHORTEST_NS:
             return
         self._since_ns = now_ns
         self.number += 1
