@@ -139,7 +139,7 @@ class _Limit:
 
     def apply(self, reading: Reading) -> int:
         """Returns how many series are left; the number cut off goes into the reading."""
-        total = sum(len(column.series) for column in reading.columns.values())
+        total = sum([len(column.series) for column in reading.columns.values()])
         if total <= self._most:
             self._cut.clear()
             return total
@@ -214,13 +214,15 @@ class Collector:
     def _keep(self, slot: _Slot, result: tuple[Reading, Status], results: dict[str, tuple[Reading, Status]]) -> None:
         reading, status = result
         name = slot.source.name
-        enabled = self._enabled
-        self._whole[name] = reading.columns
-        reading.columns = {metric: column for metric, column in reading.columns.items() if metric in enabled and column.series}
-        reading.measurements = [each for each in reading.measurements if each.series.metric in enabled] if reading.measurements else ()
-        series = self._limits[name].apply(reading)
-        if self._enrich:
-            self._add_workloads(self._enrich, name, reading)
+        series = 0
+        if reading.columns or reading.measurements:
+            enabled = self._enabled
+            self._whole[name] = reading.columns
+            reading.columns = {metric: column for metric, column in reading.columns.items() if metric in enabled and column.series}
+            reading.measurements = [each for each in reading.measurements if each.series.metric in enabled] if reading.measurements else ()
+            series = self._limits[name].apply(reading)
+            if self._enrich:
+                self._add_workloads(self._enrich, name, reading)
         results[name] = (reading, status)
         self._report.tell(name, status, reading, series)
 

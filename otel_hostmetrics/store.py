@@ -15,11 +15,14 @@ class Store:
     def __init__(self) -> None:
         self._latest: Batch | None = None
         self._changed = threading.Condition()
+        self._waiting = 0
 
     def publish(self, batch: Batch) -> None:
-        with self._changed:
-            self._latest = batch
-            self._changed.notify_all()
+        """Who waits counts itself before it looks for a batch, so nobody is missed."""
+        self._latest = batch
+        if self._waiting:
+            with self._changed:
+                self._changed.notify_all()
 
     def latest(self) -> Batch | None:
         """The newest batch, None before the first cycle."""
@@ -28,7 +31,11 @@ class Store:
     def newer_than(self, number: int, timeout: float | None = None) -> Batch | None:
         """Wait for a later snapshot than *number*; None on timeout. Slow readers skip, they never queue."""
         with self._changed:
-            self._changed.wait_for(lambda: self._latest is not None and self._latest.snapshot.number > number, timeout)
+            self._waiting += 1
+            try:
+                self._changed.wait_for(lambda: self._latest is not None and self._latest.snapshot.number > number, timeout)
+            finally:
+                self._waiting -= 1
             latest = self._latest
         return latest if latest is not None and latest.snapshot.number > number else None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Callable
 
 from otel_hostmetrics.catalogue.model import Attributes, Metric, Number, Series
 from otel_hostmetrics.model import Column, Measurement
@@ -56,13 +57,21 @@ class Telemetry:
 
     def record(self, metric: Metric, value: float, attributes: Attributes | None = None) -> None:
         """One measurement for a histogram."""
+        self.recorder(metric, attributes or {})(value)
+
+    def recorder(self, metric: Metric, attributes: Attributes) -> Callable[[float], None]:
+        """record() for who measures the same again and again: the series is looked up once."""
+        key = (metric, frozenset(attributes.items()))
         with self._lock:
-            attributes = attributes or {}
-            key = (metric, frozenset(attributes.items()))
             series = self._measured_series.get(key)
             if series is None:
                 series = self._measured_series[key] = metric.series(attributes, self._began_ns)
-            self._measured.append(Measurement(series, value))
+
+        def record(value: float) -> None:
+            with self._lock:
+                self._measured.append(Measurement(series, value))
+
+        return record
 
     def read(self) -> tuple[dict[Metric, Column], list[Measurement]]:
         """Every cell's value now, and the measurements since the last call."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import functools
 import logging
 import os
 import selectors
@@ -10,7 +11,7 @@ import socket
 import threading
 import time
 
-from otel_hostmetrics.catalogue.agent import ERROR_TYPE, HTTP_CONNECTIONS, HTTP_REJECTED
+from otel_hostmetrics.catalogue.agent import ERROR_TYPE, HTTP_CONNECTIONS, HTTP_DURATION, HTTP_REJECTED, METHOD, ROUTE, STATUS_CODE
 from otel_hostmetrics.export.prometheus.address import bind
 from otel_hostmetrics.export.prometheus.connection import Closed, Connection
 from otel_hostmetrics.export.prometheus.routes import Request, Routes
@@ -33,6 +34,9 @@ class Server:
         self._routes = routes
         self._telemetry = telemetry
         self._connections: dict[int, Connection] = {}  # by descriptor
+        self._measure = functools.cache(
+            lambda method, route, status: telemetry.recorder(HTTP_DURATION, {METHOD: method, ROUTE: route, STATUS_CODE: status})
+        )  # of few: methods, routes and statuses are ours
         self._known: dict[bytes, Request] = {}  # requests as they come from the wire, parsed before
         self._listener: socket.socket | None = None
         self._wakeup = -1
@@ -109,7 +113,7 @@ class Server:
                 continue
             client.setblocking(False)
             times = self._settings.header_timeout, self._settings.idle_timeout
-            connection = Connection(client, self._routes.answer, self._telemetry, self._known, *times)
+            connection = Connection(client, self._routes.answer, self._measure, self._known, *times)
             self._connections[client.fileno()] = connection
             selector.register(client, selectors.EVENT_READ)
             self._telemetry.set(HTTP_CONNECTIONS, len(self._connections))

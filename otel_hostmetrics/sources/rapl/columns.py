@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from operator import itemgetter
 
 from otel_hostmetrics import __version__
@@ -24,18 +24,24 @@ class _Sums:
 
     def __init__(self, points: Iterable[tuple[Series, tuple[int, ...]]]) -> None:
         self._points = tuple(points)
-        self._all = tuple(series for series, _ in self._points)
-        alone = [places[0] for _, places in self._points]
-        self._alone = itemgetter(*alone) if len(alone) > 1 and all(len(places) == 1 for _, places in self._points) else None
+        self.series = tuple(series for series, _ in self._points)
+        self.whole = self._picker()
         self._some: tuple[Series, ...] = ()
+
+    def _picker(self) -> Callable[[Sequence[float]], Sequence[float]]:
+        """From values by zone, none of them absent, to values by point."""
+        alone = [places[0] for _, places in self._points]
+        if len(alone) > 1 and all(len(places) == 1 for _, places in self._points):
+            return itemgetter(*alone)
+        return lambda values: [sum([values[place] for place in places]) for _, places in self._points]
 
     def column(self, values: Sequence[float | None]) -> Column:
         """*values* by zone."""
-        sums: Sequence[float | None] = self._alone(values) if self._alone else [_sum(values, places) for _, places in self._points]
+        sums = [_sum(values, places) for _, places in self._points]
         if None not in sums:
-            return Column(self._all, sums)  # type: ignore[arg-type]
+            return Column(self.series, sums)  # type: ignore[arg-type]
         present = [value for value in sums if value is not None]
-        some = tuple(series for series, value in zip(self._all, sums, strict=True) if value is not None)
+        some = tuple(series for series, value in zip(self.series, sums, strict=True) if value is not None)
         if some != self._some:
             self._some = some
         return Column(self._some, present)
@@ -75,23 +81,31 @@ class Columns:
         self._window = -1
         self._failed: frozenset[int] = frozenset()
         self._watts: dict[Metric, Column] = {}
+        self._steps: list[tuple[int, int]] = []  # wraps and resets of each zone, as of the last cycle
+        self._counts: dict[Metric, Column] = {}
 
     def fill(self, failed: frozenset[int], window: int) -> dict[Metric, Column]:
         """All points now. *failed* are the places of zones that could not be read; watts change with *window* only."""
         meters = self._meters
         if failed or self._failed or window != self._window:
-            watts = _without([meter.watts for meter in meters], failed)
-            self._watts = {metric: sums.column(watts) for metric, sums in self._power.items()}
+            self._watts = _columns(self._power, _without([meter.watts for meter in meters], failed))
             self._failed, self._window = failed, window
-        columns = {**self._fixed, **self._watts}
-        joules: Sequence[float | None] = [meter.total * meter.joules_each for meter in meters]
-        if failed:
-            joules = _without(joules, failed)
-        for metric, sums in self._energy.items():
-            columns[metric] = sums.column(joules)
-        columns[rows.WRAPS] = self._wraps.column([meter.wraps for meter in meters])
-        columns[rows.RESETS] = self._resets.column([meter.resets for meter in meters])
-        return columns
+        steps = [(meter.wraps, meter.resets) for meter in meters]
+        if steps != self._steps:
+            self._steps = steps
+            self._counts = {
+                rows.WRAPS: self._wraps.column([wraps for wraps, _ in steps]),
+                rows.RESETS: self._resets.column([resets for _, resets in steps]),
+            }
+        joules = _without([meter.total * meter.joules_each for meter in meters], failed)
+        return {**self._fixed, **self._watts, **_columns(self._energy, joules), **self._counts}
+
+
+def _columns(metrics: Mapping[Metric, _Sums], values: Sequence[float | None]) -> dict[Metric, Column]:
+    """The flat way where no zone is without a value: 25 us less of a cycle with cold caches."""
+    if None in values:
+        return {metric: sums.column(values) for metric, sums in metrics.items()}
+    return {metric: Column(sums.series, sums.whole(values)) for metric, sums in metrics.items()}  # type: ignore[arg-type]
 
 
 def about(zones: int) -> dict[Metric, Column]:
@@ -138,5 +152,5 @@ def _sum(values: Sequence[float | None], places: tuple[int, ...]) -> float | Non
     return sum(parts) if len(parts) == len(places) else None
 
 
-def _without(values: Sequence[float | None], failed: frozenset[int]) -> list[float | None]:
-    return [None if place in failed else values[place] for place in range(len(values))]
+def _without(values: Sequence[float | None], failed: frozenset[int]) -> Sequence[float | None]:
+    return [None if place in failed else value for place, value in enumerate(values)] if failed else values
