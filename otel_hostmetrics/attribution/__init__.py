@@ -8,7 +8,6 @@ so that the sum is the measured energy, whatever was read.
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
@@ -22,6 +21,7 @@ from otel_hostmetrics.catalogue import hardware
 from otel_hostmetrics.catalogue import workload_energy as rows
 from otel_hostmetrics.catalogue.model import Metric
 from otel_hostmetrics.errors import Reason, Unavailable
+from otel_hostmetrics.kernel import rlimit
 from otel_hostmetrics.kernel.cgroup_cpu import CgroupTimes
 from otel_hostmetrics.kernel.counterfiles import Budget
 from otel_hostmetrics.kernel.hostfs import HostFS
@@ -62,7 +62,7 @@ class Attribution:
         self._meters = Meters()
         self._stat = ProcStat(self._fs)
         self._cpu = self._stat.read()
-        self._times = CgroupTimes(self._fs, Budget(_kept(self._settings.descriptors)), self._settings.max_cgroups)
+        self._times = CgroupTimes(self._fs, Budget(rlimit.kept(self._settings.descriptors, 2)), self._settings.max_cgroups)
         self._groups = Groups(self._times)
         self._gpus = Gpus(self._fs.proc(), self._groups)
         self._processes = Processes(self._fs.proc(), self._groups, self._settings.processes)
@@ -115,9 +115,3 @@ class Attribution:
             if each is not None:
                 each.close()
         self._times = self._stat = None
-
-
-def _kept(most: int) -> int:
-    """How many descriptors: half of what this process may have is for all others."""
-    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return most if soft == resource.RLIM_INFINITY else min(soft // 2, most)

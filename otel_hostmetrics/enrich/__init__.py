@@ -10,6 +10,7 @@ from otel_hostmetrics.enrich.names import Lookup
 from otel_hostmetrics.enrich.refresh import Refresh
 from otel_hostmetrics.enrich.stage import Stage
 from otel_hostmetrics.enrich.workloads import Workloads
+from otel_hostmetrics.kernel import rlimit
 from otel_hostmetrics.kernel.hostfs import HostFS
 from otel_hostmetrics.settings import Workloads as Settings
 from otel_hostmetrics.telemetry import Telemetry
@@ -18,7 +19,7 @@ from otel_hostmetrics.telemetry import Telemetry
 def build(fs: HostFS, settings: Settings, telemetry: Telemetry) -> Stage:
     """The stage as configured. Its thread starts with the first workload that is seen."""
     refresh = Refresh(lookups(fs, settings), settings.interval, telemetry)
-    workloads = Workloads(fs, refresh, settings.resource, telemetry)
+    workloads = Workloads(fs, refresh, settings.resource, telemetry, rlimit.kept(settings.descriptors, 4))
     return Stage(workloads, refresh, settings.points, devices=bool(settings.pod_resources))
 
 

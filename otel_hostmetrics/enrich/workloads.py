@@ -1,7 +1,7 @@
 """Answers whose a process or cgroup is: one attributes object for each workload, so that exporters group by identity.
 
-Nothing is remembered by pid. Reading /proc/PID/cgroup anew costs as much as asking whether a pid is still the same
-process, and cannot be wrong; what is remembered is what the file's bytes mean.
+No answer is remembered by pid: /proc/PID/cgroup is read every time, which cannot be wrong; what is remembered is what
+the file's bytes mean.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ class _Workload:
 
 
 class Workloads:
-    """For one thread. *chosen* are shell patterns of the attributes to give."""
+    """For one thread. *chosen* are shell patterns of the attributes to give, *descriptors* how many may be kept open."""
 
-    def __init__(self, fs: HostFS, refresh: Refresh, chosen: tuple[str, ...], telemetry: Telemetry) -> None:
+    def __init__(self, fs: HostFS, refresh: Refresh, chosen: tuple[str, ...], telemetry: Telemetry, descriptors: int = 0) -> None:
         self._fs = fs
-        self._proc = fs.proc()
+        self._processes = proc_cgroup.Kept(fs.proc(), descriptors)
         self._refresh = refresh
         self._chosen = chosen
         self._telemetry = telemetry
@@ -85,7 +85,7 @@ class Workloads:
 
     def process(self, pid: int) -> Attributes | None:
         """Raises Unavailable: ABSENT or GONE for a process that has exited."""
-        content = proc_cgroup.read(self._proc, pid)
+        content = self._processes.read(pid)
         workload = self._by_content.get(content) or self._keep(self._by_content, content, proc_cgroup.container(content))
         workload.used = True
         return workload.attributes
@@ -172,6 +172,7 @@ class Workloads:
 
     def _sweep(self) -> None:
         """Forget what nobody has asked for since the last sweep."""
+        self._processes.sweep()
         used = {path: workload for path, workload in self._workloads.items() if workload.used}
         self._workloads = used
         self._by_container = {path.container_id: workload for path, workload in used.items() if path.container_id}
@@ -185,6 +186,7 @@ class Workloads:
 
     def close(self) -> None:
         """May be called again."""
+        self._processes.close()
         if isinstance(self._ids, CgroupIds):
             self._ids.close()
             self._ids = None

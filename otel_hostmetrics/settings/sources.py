@@ -142,6 +142,7 @@ class Workloads(Section, frozen=True):
         tuple[str, ...], Meta(description="Those of them that are also on each point, for backends that drop Resources, shell patterns")
     ] = ()
     pod_labels: Annotated[tuple[str, ...], Meta(description="Labels of pods that become k8s.pod.label.KEY, shell patterns")] = ()
+    descriptors: Annotated[int, Meta(ge=0, description="/proc/PID/cgroup files kept open; what is beyond is opened at each reading")] = 4096
     interval: Annotated[Seconds, Meta(description="How often runtimes and the kubelet are asked; a new container is looked up at once")] = (
         Seconds(30)
     )

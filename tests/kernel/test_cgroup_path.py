@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import os
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,8 @@ from hypothesis import strategies as st
 from otel_hostmetrics.errors import Reason, Unavailable
 from otel_hostmetrics.kernel import proc_cgroup
 from otel_hostmetrics.kernel.cgroup_path import NOTHING, CgroupPath, parse
+from otel_hostmetrics.kernel.hostfs import HostFS
+from otel_hostmetrics.kernel.mountinfo import mounts
 
 _FILE = Path(__file__).parents[1] / "enrich/cgroup-vectors.tsv"
 _FIELDS = ("container_id", "runtime", "pod_uid", "qos")
@@ -109,3 +114,63 @@ def test_a_process_that_is_not_there(pid: int) -> None:
     with pytest.raises(Unavailable) as raised:
         proc_cgroup.read("/proc", pid)
     assert raised.value.reason is Reason.ABSENT
+
+
+@pytest.mark.parametrize("most", [0, 1])
+def test_a_file_that_is_kept_open_is_of_the_process_and_not_of_its_pid(most: int) -> None:
+    kept = proc_cgroup.Kept("/proc", most)
+    before = len(os.listdir("/proc/self/fd"))
+    with contextlib.closing(kept), subprocess.Popen(["sleep", "60"]) as process:
+        assert kept.read(process.pid) == kept.read(process.pid) == Path("/proc/self/cgroup").read_bytes()
+        assert len(os.listdir("/proc/self/fd")) == before + most
+        process.kill()
+        process.wait()
+        with pytest.raises(Unavailable) as raised:
+            kept.read(process.pid)
+        assert raised.value.reason in (Reason.ABSENT, Reason.GONE)
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.skipif(not os.access("/proc/sys/kernel/ns_last_pid", os.W_OK), reason="needs CAP_SYS_ADMIN, to choose the next pid")
+def test_a_pid_that_is_used_again_is_another_process() -> None:
+    kept = proc_cgroup.Kept("/proc", 8)
+    with contextlib.closing(kept), _cgroup("reused") as other:
+        for _ in range(20):  # somebody else may take the pid in between
+            with subprocess.Popen(["sleep", "60"]) as process:
+                first = kept.read(process.pid)
+                process.kill()
+            Path("/proc/sys/kernel/ns_last_pid").write_text(str(process.pid - 1))
+            with subprocess.Popen(["sleep", "60"]) as again:
+                (other / "cgroup.procs").write_text(str(again.pid))
+                second = kept.read(process.pid) if again.pid == process.pid else b""
+                again.kill()
+            if second:
+                break
+        assert second == Path("/proc/self/cgroup").read_bytes().rpartition(b"0::")[0] + b"0::/reused\n"
+        assert second != first
+
+
+def test_files_that_nobody_reads_are_closed() -> None:
+    kept = proc_cgroup.Kept("/proc", 8)
+    before = len(os.listdir("/proc/self/fd"))
+    with contextlib.closing(kept):
+        kept.read(os.getpid())
+        kept.read(os.getppid())
+        kept.sweep()  # both were read since the last one
+        kept.read(os.getpid())
+        kept.sweep()
+        assert len(os.listdir("/proc/self/fd")) == before + 1
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+@contextlib.contextmanager
+def _cgroup(name: str) -> Iterator[Path]:
+    top = next((mount.path for mount in mounts(HostFS(), "cgroup2")), "")
+    if not top:
+        pytest.skip("needs a cgroup2 mount")
+    path = Path(top, name)
+    path.mkdir()
+    try:
+        yield path
+    finally:
+        path.rmdir()

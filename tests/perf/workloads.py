@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -27,6 +28,7 @@ from otel_hostmetrics.kernel.hostfs import HostFS
 from otel_hostmetrics.kernel.mountinfo import mounts
 from otel_hostmetrics.model import Batch, Column, Family, Reading, Snapshot
 from otel_hostmetrics.settings import Otlp
+from otel_hostmetrics.settings import Workloads as Settings
 from otel_hostmetrics.telemetry import Telemetry
 from tests.perf.measure import Bound, Mode, Report, Subject, compare, in_process
 
@@ -50,6 +52,8 @@ def obstacle() -> str:
 
 def run(mode: Mode) -> Report:
     report = Report()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # as the agent does
     if why := obstacle():
         report.skipped.append(f"workloads: {why}")
         return report
@@ -136,7 +140,7 @@ def _by_cgroup(owners: list[Owner]) -> tuple[Series, ...]:
 def _stage(stack: contextlib.ExitStack, known: Names) -> Stage:
     refresh = Refresh((), 60, Telemetry())
     refresh.names = known
-    stage = Stage(Workloads(HostFS(), refresh, ("*",), Telemetry()), refresh)
+    stage = Stage(Workloads(HostFS(), refresh, ("*",), Telemetry(), Settings().descriptors), refresh)
     stack.callback(stage.close)
     return stage
 
