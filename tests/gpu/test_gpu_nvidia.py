@@ -344,6 +344,22 @@ def test_status_follows_what_the_driver_says(source, fake, setting, value, state
     assert (status["ok"], status[state]) == (0, 1)
 
 
+def test_a_status_that_cannot_be_read_is_not_ok(source, fake):
+    """Not now is not well; what is known is told all the same."""
+    gpu = source()
+    assert state_of(gpu.read(), UUIDS[0]) == {"ok": 1, "degraded": 0, "failed": 0, "predicted_failure": 0}
+    fake.set(code_nvmlDeviceGetCurrentClocksThrottleReasons=999, code_nvmlDeviceGetCurrentClocksEventReasons=999)
+    assert state_of(gpu.read(), UUIDS[0]) == {"failed": 0, "predicted_failure": 0}
+    fake.set(value_230=1)
+    assert state_of(gpu.read(), UUIDS[0]) == {"ok": 0, "degraded": 1, "failed": 0, "predicted_failure": 0}
+
+
+def test_a_gpu_that_cannot_tell_its_status_has_only_what_it_can_tell(source, fake):
+    unsupported = {f"field_{number}": 3 for number in (230, 29, 30, 31, 142, 143, 144, 145)}
+    fake.set(code_nvmlDeviceGetCurrentClocksThrottleReasons=3, code_nvmlDeviceGetCurrentClocksEventReasons=3, **unsupported)
+    assert state_of(source().read(), UUIDS[0]) == {"failed": 0}
+
+
 def test_pcie_throughput_is_asked_for_only_where_wanted(source):
     assert rows.PCIE_THROUGHPUT not in source().read().columns
     began = time.monotonic()

@@ -20,6 +20,7 @@ from otel_hostmetrics.sources.gpu.points import Bound, Names, Value
 
 _HELD_DOWN = 0x08 | 0x40 | 0x80  # nvmlClocksEventReason: HW slowdown, HW thermal slowdown, HW power brake
 _SILENT = 3  # cycles in which every call failed for no known reason, before the driver is believed to be in trouble
+_HELD = ("clocks.reasons", "recovery_action")
 _WEAR = ("retired.pending", "remapped.pending", "remapped.failed")
 _WIDE = 1 << 32
 _Derive: TypeAlias = Callable[[Sequence[Value], Sequence[Value]], Value]  # of the fast and the slow values
@@ -52,13 +53,18 @@ class NvidiaDevice:
         self._profile = self._open_profile(parent)
         self.changed = True  # names() are others than those bound
         self._slow_values: Sequence[Value] | None = None
-        self._worn = False
+        self._worn: bool | None = None  # as of the last look at what rarely changes
         self._silent = 0
         self._probe()
 
     @property
     def is_instance(self) -> bool:
         return bool(self.device.parent)
+
+    @property
+    def _wears(self) -> bool:
+        """Whether this GPU tells of its wear at all."""
+        return any(name in self._slow_at for name in _WEAR)
 
     @property
     def asleep(self) -> bool:
@@ -145,7 +151,7 @@ class NvidiaDevice:
         self.busy = bool(_at(values, self._at.get("utilization.gpu")))
         if slow or self._slow_values is None:
             self._slow_values = rare.read()
-            self._worn = any(_at(self._slow_values, self._slow_at.get(name)) for name in _WEAR)
+            self._worn = _told([self._slow_values[self._slow_at[name]] for name in _WEAR if name in self._slow_at])
         seldom = self._slow_values
         gpm = self._profile.read() if self._profile else []
         own = () if self.is_instance else (*self._states(values), len(self.instances))
@@ -165,11 +171,21 @@ class NvidiaDevice:
                 self._derived[f"io.{way}"] = partial(_copy, place)
                 self.changed = True
 
-    def _states(self, fast: Sequence[Value]) -> tuple[int, ...]:
-        """In the order of STATES."""
-        held = int(_at(fast, self._at.get("clocks.reasons")) or 0) & _HELD_DOWN
-        degraded = bool(held or _at(fast, self._at.get("recovery_action")))
-        return int(not degraded and not self._worn), int(degraded), 0, int(self._worn)
+    def _states(self, fast: Sequence[Value]) -> tuple[Value, ...]:
+        """In the order of STATES; None for one that nothing supported by this GPU tells, or not in this cycle.
+
+        It is ok where clocks are known not to be held down and nothing else speaks against it.
+        """
+        degraded, worn = self._degraded(fast), self._worn
+        ok = False if degraded or worn else None if degraded is None or (worn is None and self._wears) else True
+        return tuple(None if state is None else int(state) for state in (ok, degraded, False, worn))
+
+    def _degraded(self, fast: Sequence[Value]) -> bool | None:
+        signs = {name: fast[self._at[name]] for name in _HELD if name in self._at}
+        reasons = signs.get("clocks.reasons")
+        if reasons is not None:
+            signs["clocks.reasons"] = int(reasons) & _HELD_DOWN
+        return _told(list(signs.values()))
 
     def _nothing(self) -> list[Value]:
         """No value but the state, and not even that of a GPU that sleeps."""
@@ -207,6 +223,13 @@ def _complete(nvml: Nvml, device: Device, calls: Sequence[Call], fields: Sequenc
 
 def _at(values: Sequence[Value], place: int | None) -> Value:
     return values[place] if place is not None else None
+
+
+def _told(signs: Sequence[Value]) -> bool | None:
+    """Whether one of them is raised; None where none is and not all are known."""
+    if any(signs):
+        return True
+    return None if None in signs or not signs else False
 
 
 def _ratio(part: int, whole: int, fast: Sequence[Value], _slow: Sequence[Value]) -> Value:
