@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 FOLDER = Path(__file__).resolve().parents[2] / "dashboards"
-NAMES = ("ebpf", "rdma", "agent")
+NAMES = ("ebpf", "rdma", "energy", "gpu", "agent")
 
 _STRING = re.compile(r'"[^"]*"')
 _SELECTOR = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)\s*\{([^}]*)\}")

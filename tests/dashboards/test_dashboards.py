@@ -16,11 +16,27 @@ from dashboards import generate
 from otel_hostmetrics.catalogue import CATALOGUE, bpf
 from otel_hostmetrics.catalogue.model import Kind, Metric
 from otel_hostmetrics.export.prometheus.naming import label_name, metric_name
+from otel_hostmetrics.settings import Workloads
 from tests.dashboards.queries import FOLDER, NAMES, Query, board, panels, queries
 
-_UNITS = {"short", "none", "bytes", "s", "percentunit", "ops", "reqps", "cps", "bps"}  # of Grafana's valueFormats/categories.ts
+_UNITS = {
+    "short",
+    "none",
+    "bytes",
+    "s",
+    "percentunit",
+    "ops",
+    "reqps",
+    "cps",
+    "bps",
+    "Bps",
+    "watt",
+    "celsius",
+    "hertz",
+}  # of Grafana's valueFormats/categories.ts
 _LEVELS = {metric_name(row.name, row.unit, row.kind) for row in bpf.SEED if row.kind is Kind.COUNTER}
 _COUNTS = ("_total", "_bucket", "_count", "_sum")
+_WORKLOAD = {label_name(key) for key in Workloads().labels}  # of points that have one
 _TARGET = {"job", "instance", "le"}
 
 
@@ -38,7 +54,7 @@ ROWS = _by_name()
 
 def _labels(query: Query) -> set[str]:
     rows = [ROWS[name] for name, _ in query.selectors]
-    return {label_name(key) for row in rows for key in (*row.attributes, *row.optional)} | _TARGET
+    return {label_name(key) for row in rows for key in (*row.attributes, *row.optional)} | _TARGET | _WORKLOAD
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -141,7 +157,7 @@ def test_ranges_fit_the_scrape_interval_and_the_zoom(query: Query) -> None:
 @pytest.mark.parametrize("query", queries(), ids=str)
 def test_counters_are_rated_except_the_levels_a_seed_calls_counters(query: Query) -> None:
     rated = set(re.findall(r"\b(?:rate|increase)\((\w+)\{[^}]*\}\[", query.expr))
-    counters = {name for name, _ in query.selectors if name.endswith(_COUNTS)}
+    counters = {name for name, _ in query.selectors if name.endswith(_COUNTS) and ROWS[name].kind is not Kind.GAUGE}
     assert counters - _LEVELS == rated
     for level in counters & _LEVELS:
         assert query.expr.startswith(f"sum({level}{{"), "as the seed's dashboard has it"

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.dashboards.queries import NAMES
 from tests.deploy.manifests import SIDECAR, STACK, collector_configs, config_maps, containers, mounted_files
 
 _CONFIGS = pytest.mark.parametrize("config", [pytest.param(config, id=name) for name, config in collector_configs()])
@@ -66,7 +67,7 @@ def test_the_stacks_grafana_finds_what_it_is_pointed_to() -> None:
     assert (source["uid"], source["type"], source["url"]) == ("prometheus", "prometheus", "http://127.0.0.1:9090")
     (provider,) = yaml.safe_load(files["/etc/grafana/provisioning/dashboards/hostmetrics.yaml"])["providers"]
     folder = provider["options"]["path"]
-    assert {f"{folder}/ebpf.json", f"{folder}/rdma.json", f"{folder}/agent.json"} <= files.keys()
+    assert {f"{folder}/{name}.json" for name in NAMES} <= files.keys()
     environment = {each["name"]: each["value"] for each in containers(STACK)["grafana"]["env"]}
     assert environment["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"] == f"{folder}/ebpf.json"
     assert environment["GF_AUTH_ANONYMOUS_ENABLED"] == "false"

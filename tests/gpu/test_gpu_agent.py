@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests.dashboards.queries import queries
 from tests.gpu.conftest import compiled, needs_compiler
 from tests.process import CLEAN, COMMAND, ROOT, agent, eventually
 
@@ -87,3 +90,34 @@ def test_a_running_agent_survives_faults_and_shuts_nvml_down_at_sigterm(host, tm
     assert (status, took < 2) == (0, True), running.lines[-5:]
     still_open, times = balance(tmp_path / "trace")
     assert (still_open, times >= 4) == (0, True)
+
+
+# Of the dashboard's metrics, those that this host does not have: opt-in, and of errors that did not happen.
+ELSEWHERE = {"hw_gpu_profile_utilization_ratio", "hw_gpu_xid_errors_total"}
+
+
+def test_every_panel_of_the_dashboard_has_something_to_show(host, tmp_path, environ):
+    compiled(tmp_path)
+    page, _ = once(
+        host, environ | {"FAKENVML": f"process.0={os.getpid()} value.197=8589934592 value.198=8589934592"}, "--path.procfs", "/proc"
+    )
+    asked = {selector for query in queries() if query.dashboard == "gpu" for selector in query.selectors}
+    assert len(asked) > 25
+    missing = {name for name, matchers in asked if "container_id" not in matchers and not matching(page, name, matchers)}
+    assert missing == ELSEWHERE
+
+
+def matching(page, name, matchers):
+    """Lines of the page that a selector matches, but for job and instance, which a scrape adds."""
+    wanted = [each for each in re.findall(r'(\w+)(=~|!=|=)"([^"]*)"', matchers) if each[0] not in ("job", "instance")]
+    found = []
+    for line in re.findall(rf"^{name}(?:{{.*}})? ", page, re.MULTILINE):
+        labels = dict(re.findall(r'(\w+)="([^"]*)"', line))
+        fits = {
+            "=": lambda have, want: have == want,
+            "!=": lambda have, want: have != want,
+            "=~": lambda have, want: re.fullmatch(want, have),
+        }
+        if all(fits[operator](labels.get(label, ""), want) for label, operator, want in wanted):
+            found.append(line)
+    return found

@@ -1,0 +1,106 @@
+"""GPUs of all vendors: how busy, how warm, how well, and whose work it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from grafana_foundation_sdk.cog.builder import Builder
+from grafana_foundation_sdk.models.dashboard import Dashboard, Panel
+
+from dashboards.panels import dashboard, lines, rows, stats
+
+_GPU = "job, instance, hw_id"
+_LEGEND = "{{instance}} {{hw_id}}"
+_OURS = 'hw_type="gpu"'
+_WAY = "network_io_direction"
+_PROCESS = "instance, hw_id, process_executable_name, process_pid"
+_OF_PROCESS = "{{instance}} {{process_executable_name}} {{process_pid}} {{hw_id}}"
+
+
+def _level(metric: str, by: str = "", matchers: str = "") -> dict[str, str]:
+    """One line for each GPU, and each value of the label *by*."""
+    more, legend = (f", {by}", f"{_LEGEND} {{{{{by}}}}}") if by else ("", _LEGEND)
+    return {legend: f"max by ({_GPU}{more}) ({metric}{{{matchers}}})"}
+
+
+def _rate(counter: str, by: str = "", matchers: str = "") -> dict[str, str]:
+    more, legend = (f", {by}", f"{_LEGEND} {{{{{by}}}}}") if by else ("", _LEGEND)
+    return {legend: f"sum by ({_GPU}{more}) (rate({counter}{{{matchers}}}[]))"}
+
+
+def _overview() -> Iterable[Builder[Panel]]:
+    now = {
+        "GPUs": "sum(gpu_count{})",
+        "not well": f'sum(hw_status{{{_OURS}, hw_state=~"degraded|failed|predicted_failure"}})',
+        "busy": 'avg(hw_gpu_utilization_ratio{hw_gpu_task="general"})',
+        "memory used": "sum(hw_gpu_memory_usage_bytes{}) / sum(hw_gpu_memory_limit_bytes{})",
+    }
+    columns = ("instance", "hw_id", "hw_model", "hw_driver_version", "hw_firmware_version", "hw_gpu_pci_address")
+    return [
+        stats("GPUs now", "How many there are, how many of them have a problem, and which share of them is used.", now),
+        rows("GPUs", "What each GPU is.", "hw_gpu_info{}", columns),
+    ]
+
+
+def _use() -> Iterable[Builder[Panel]]:
+    power = {**_level("hw_power_watts", matchers=_OURS),
+             f"{_LEGEND} limit": f"max by ({_GPU}) (hw_gpu_power_limit_watts{{}})"}  # fmt: skip
+    throttled = _rate("hw_gpu_throttle_time_seconds_total", "hw_gpu_throttle_reason")
+    return [
+        lines("Utilization", "Share of the time in which a GPU did something, by task.",
+              _level("hw_gpu_utilization_ratio", "hw_gpu_task"), "percentunit"),
+        lines("Memory", "Memory in use.", _level("hw_gpu_memory_usage_bytes"), "bytes"),
+        lines("Power and its limit", "Power of each GPU, and the limits that hold for it.", power, "watt"),
+        lines("Energy", "Power, by the energy counter: what the limit's window hides is in it.",
+              _rate("hw_energy_joules_total", matchers=_OURS), "watt"),
+        lines("Temperature", "By sensor.", _level("hw_temperature_celsius", "hw_sensor_location"), "celsius"),
+        lines("Clocks", "By domain.", _level("hw_gpu_clock_frequency_hertz", "hw_gpu_clock_domain"), "hertz"),
+        lines("Held down", "Share of the time in which clocks were held down, by reason; reasons overlap.", throttled, "percentunit", 12),
+        lines("Profile", "Share of cycles in which a unit was active, where gpu.profiling is on.",
+              {_LEGEND: f"max by ({_GPU}) (hw_gpu_profile_utilization_ratio{{}})"}, "percentunit", 12),
+    ]  # fmt: skip
+
+
+def _health() -> Iterable[Builder[Panel]]:
+    not_ok = f'hw_status{{{_OURS}, hw_state!="ok"}} == 1'
+    repair = {f"{_LEGEND} retired": f"sum by ({_GPU}) (hw_gpu_memory_retired_pages{{}})",
+              f"{_LEGEND} remapped": f"sum by ({_GPU}) (hw_gpu_memory_remapped_rows{{}})"}  # fmt: skip
+    return [
+        rows("Not well", "GPUs that are degraded, failed or about to fail.", not_ok, ("instance", "hw_id", "hw_state"), width=8),
+        lines("XID errors", "What the driver reports in the kernel's log, per second, by number.",
+              _rate("hw_gpu_xid_errors_total", "hw_gpu_xid"), "ops"),
+        lines("ECC errors", "Errors of memory per second: corrected ones are usual, others are not.",
+              _rate("hw_gpu_ecc_errors_total", "error_type"), "ops"),
+        lines("Repairs", "Pages retired and rows remapped so far.", repair, "short"),
+        lines("PCIe", "Replays per second: a link of poor quality.", _rate("hw_gpu_pcie_replays_total"), "ops"),
+        lines("PCIe link", "Width of the link now.", _level("hw_gpu_pcie_link_width"), "short"),
+    ]  # fmt: skip
+
+
+def _links() -> Iterable[Builder[Panel]]:
+    return [
+        lines("PCIe traffic", "Bytes per second.", _rate("hw_gpu_io_bytes_total", _WAY), "Bps", 12),
+        lines("NVLink traffic", "Bytes per second.", _rate("hw_gpu_nvlink_io_bytes_total", _WAY), "Bps", 12),
+    ]
+
+
+def _processes() -> Iterable[Builder[Panel]]:
+    def most(inner: str) -> dict[str, str]:
+        return {_OF_PROCESS: f"topk(10, {inner})"}
+
+    pods = "k8s_namespace_name, k8s_pod_name, container_name"
+    by_pod = f'sum by ({pods}) (process_gpu_memory_usage_bytes{{container_id!=""}})'
+    return [
+        lines("Memory by process", "The ten that use most.", most(f"sum by ({_PROCESS}) (process_gpu_memory_usage_bytes{{}})"), "bytes"),
+        lines("Utilization by process", "The ten busiest.", most(f"sum by ({_PROCESS}) (process_gpu_utilization_ratio{{}})"),
+              "percentunit"),
+        lines("Memory by container", "Of GPUs, by pod and container.",
+              {"{{k8s_namespace_name}}/{{k8s_pod_name}} {{container_name}}": by_pod}, "bytes"),
+    ]  # fmt: skip
+
+
+def build() -> Dashboard:
+    """GPUs."""
+    about = "GPUs of NVIDIA, AMD and Intel, as otel-hostmetrics sees them."
+    panels = {"Overview": _overview(), "Use": _use(), "Health": _health(), "Links": _links(), "Processes": _processes()}
+    return dashboard("otel-hostmetrics-gpu", "GPUs", about, ["gpu"], "gpu_count", panels)
