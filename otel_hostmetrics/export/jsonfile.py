@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
+import stat
 import threading
 import time
 from collections.abc import Mapping
@@ -23,6 +25,8 @@ _log = logging.getLogger(__name__)
 
 _LATEST = "latest.json"
 _PREFIX = "snapshot_"
+_PARTIAL = re.compile(r"\.(latest|snapshot_\d{8}T\d{6}Z)\.json\.\d{1,10}", re.ASCII)
+_ABANDONED = 60.0  # s: whole files take milliseconds to write; by its age, as a pid of another container means nothing here
 
 
 def document(batch: Batch, resource: Attributes) -> bytes:
@@ -120,7 +124,16 @@ class Files:
                 raise PermissionError(13, "not writable")
         except OSError as error:
             raise unavailable(error, f"writing to {self._directory} (snapshots.directory)") from None
+        self._clean()
         self._thread.start()
+
+    def _clean(self) -> None:
+        """Remove what an agent of this user that was killed while it wrote has left."""
+        with contextlib.suppress(OSError):
+            for entry in os.scandir(self._directory):
+                if _PARTIAL.fullmatch(entry.name) and _abandoned(entry.stat(follow_symlinks=False)):
+                    with contextlib.suppress(OSError):
+                        os.unlink(entry.path)
 
     def close(self) -> None:
         self._stop.set()
@@ -174,3 +187,7 @@ class Files:
         for old in files[: -self._settings.keep]:
             with contextlib.suppress(OSError):
                 old.unlink()
+
+
+def _abandoned(file: os.stat_result) -> bool:
+    return stat.S_ISREG(file.st_mode) and file.st_uid == os.geteuid() and time.time() - file.st_mtime > _ABANDONED

@@ -128,6 +128,22 @@ def test_only_so_many_files_are_kept_and_nothing_else_is_touched(tmp_path):
     assert json.loads((tmp_path / "latest.json").read_bytes())["number"] == 5
 
 
+def test_what_a_killed_agent_left_is_removed_and_nothing_else(tmp_path):
+    left = tmp_path / ".snapshot_20261121T010203Z.json.4711", tmp_path / ".latest.json.4711"
+    others = [tmp_path / name for name in (".snapshot_1.json.4711", ".latest.json", "latest.json.4711", ".latest.json.4711.bak")]
+    link, now = tmp_path / ".latest.json.12", tmp_path / ".latest.json.13"
+    for path in (*left, *others, now):
+        path.write_bytes(b"{")
+        os.utime(path, (1, 1))
+    link.symlink_to(others[0])
+    os.utime(link, (1, 1), follow_symlinks=False)
+    now.touch()  # somebody writes it at this moment
+    files = Files(Snapshots(directory=str(tmp_path)), Store(), {})
+    files.start()
+    files.close()
+    assert set(tmp_path.iterdir()) == {*others, link, now}
+
+
 def test_others_cannot_read_them(tmp_path):
     """They name everybody's processes and containers."""
     before = os.umask(0)
