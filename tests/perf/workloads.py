@@ -23,14 +23,14 @@ from otel_hostmetrics.enrich.stage import Stage
 from otel_hostmetrics.enrich.workloads import Workloads
 from otel_hostmetrics.errors import Unavailable
 from otel_hostmetrics.export.metering import SCOPE
-from otel_hostmetrics.export.otlp.encode import Encoder
+from otel_hostmetrics.export.otlp.encode import Encoder, Request
 from otel_hostmetrics.kernel.hostfs import HostFS
 from otel_hostmetrics.kernel.mountinfo import mounts
 from otel_hostmetrics.model import Batch, Column, Family, Reading, Snapshot
 from otel_hostmetrics.settings import Otlp
 from otel_hostmetrics.settings import Workloads as Settings
 from otel_hostmetrics.telemetry import Telemetry
-from tests.perf.measure import Bound, Mode, Report, Subject, compare, in_process
+from tests.perf.measure import Bound, Mode, Report, Result, Subject, compare, in_process
 
 _SIZES = (30, 300, 3_000)
 _METRICS = 30
@@ -38,7 +38,8 @@ _START_NS = 1_700_000_000_000_000_000
 _HOST = {"service.name": "otel-hostmetrics", "host.name": "node-17.example.net", "k8s.node.name": "node-17"}
 _PER_PID, _PER_CGROUP, _PER_POINT = Bound(9), Bound(3), Bound(0.25)  # CPU us
 _FLOOR = "open, read and close /proc/PID/cgroup"
-_FLAT = "OTLP: encode, all points of the host"
+_FLAT, _GROUPED = "OTLP: encode, all points of the host", "OTLP: encode, a Resource for each container"
+_REGROUPING = Bound(1.1, 2)
 
 
 def obstacle() -> str:
@@ -68,9 +69,11 @@ def run(mode: Mode) -> Report:
             subjects = [Subject(_FLOOR, in_process(lambda pids=pids: _read_all(pids), size, mode.seconds))]  # type: ignore[misc]
             subjects += [Subject(name, in_process(call, size, mode.seconds), bound, _FLOOR) for name, call, bound in calls]
             report.results += compare(f"{size} containers", "us/container", subjects, mode.rounds)
-            report.results += compare(
-                f"{size} containers, {_METRICS} points each", "us/point", list(_export(stack, known, pids, mode)), mode.rounds
-            )
+            exports, sizes = _export(stack, known, pids, mode)
+            case = f"{size} containers, {_METRICS} points each"
+            results = compare(case, "us/point", exports, mode.rounds)
+            report.results += results
+            report.results += _regrouping(case, results, sizes)
     return report
 
 
@@ -159,8 +162,8 @@ def _cycle(stack: contextlib.ExitStack, known: Names, *columns: tuple[Series, ..
     return call
 
 
-def _export(stack: contextlib.ExitStack, known: Names, pids: list[int], mode: Mode) -> Iterator[Subject]:
-    """Encoding the points of all containers as the host's, and under a Resource for each; and the stage before it."""
+def _export(stack: contextlib.ExitStack, known: Names, pids: list[int], mode: Mode) -> tuple[list[Subject], dict[str, int]]:
+    """Encoding the points of all containers as the host's, and under a Resource for each; and the stage before it. With the bytes."""
     metrics = [
         Metric(f"perf.metric_{number}", Kind.COUNTER, "1", "Counts.", "nothing", ("process.pid", "device", "port"))
         for number in range(_METRICS)
@@ -169,12 +172,29 @@ def _export(stack: contextlib.ExitStack, known: Names, pids: list[int], mode: Mo
     stage = _cycle(stack, known, *columns)
     points = len(pids) * _METRICS
     flat = Reading({column[0].metric: Column(column, list(range(len(pids)))) for column in columns})
-    yield Subject(_FLAT, in_process(_encoding(flat), points, mode.seconds))
-    yield Subject("OTLP: encode, a Resource for each container", in_process(_encoding(stage()), points, mode.seconds), _PER_POINT, _FLAT)
-    yield Subject("enrich", in_process(stage, points, mode.seconds))
+    as_hosts, as_theirs = _encoding(flat), _encoding(stage())
+    subjects = [
+        Subject(_FLAT, in_process(as_hosts, points, mode.seconds)),
+        Subject(_GROUPED, in_process(as_theirs, points, mode.seconds), _PER_POINT, _FLAT),
+        Subject("enrich", in_process(stage, points, mode.seconds)),
+    ]
+    return subjects, {name: sum(len(each.payload) for each in call()) for name, call in ((_FLAT, as_hosts), (_GROUPED, as_theirs))}
 
 
-def _encoding(reading: Reading) -> Callable[[], object]:
+def _regrouping(case: str, results: list[Result], sizes: dict[str, int]) -> Iterator[Result]:
+    """A Resource for each container is more to write: each has its own, and repeats the name and text of each metric."""
+    yield Result(case, "bytes of a Resource each / of one", "ratio", [sizes[_GROUPED] / sizes[_FLAT]])
+    flat, grouped = ([sample / sizes[name] for sample in _of(results, name).samples] for name in (_FLAT, _GROUPED))
+    yield Result(
+        case, "time per byte, the same", "ratio", [more / less for more, less in zip(grouped, flat, strict=True)], bound=_REGROUPING
+    )
+
+
+def _of(results: list[Result], name: str) -> Result:
+    return next(each for each in results if each.name == name)
+
+
+def _encoding(reading: Reading) -> Callable[[], list[Request]]:
     encoder = Encoder(_HOST, SCOPE, __version__, Otlp(), _START_NS)
     families = tuple(Family(metric, ((_START_NS, column),)) for metric, column in reading.columns.items())
     batch = Batch(Snapshot(1, _START_NS, 0, {}, {}), families)
