@@ -1,6 +1,7 @@
 """Energy by workload: what others measured in this cycle, split by who used the processors and GPUs.
 
-Of a component's energy the share of time in which it was busy is *active*, the rest *idle*. Active energy of processors and
+Of a component's energy the share of time in which it was busy is *active*, the rest *idle*; of a GPU, what it draws at rest
+is idle once that is known (idle.py). Active energy of processors and
 of the memory behind them goes to workloads by CPU time of their cgroups (groups.py), that of GPUs by the use of their
 processes (gpus.py); what is used by none is *unattributed*. All are integers and the last one is what is left of the whole,
 so that the sum is the measured energy, whatever was read.
@@ -15,6 +16,7 @@ from typing import ClassVar
 from otel_hostmetrics.attribution.energy import Columns, Meters, Step, points
 from otel_hostmetrics.attribution.gpus import WHOLE, Gpus
 from otel_hostmetrics.attribution.groups import Groups
+from otel_hostmetrics.attribution.idle import Idle
 from otel_hostmetrics.attribution.ledger import Ledger
 from otel_hostmetrics.attribution.processes import Processes
 from otel_hostmetrics.catalogue import hardware
@@ -64,6 +66,7 @@ class Attribution:
         self._cpu = self._stat.read()
         self._times = CgroupTimes(self._fs, Budget(rlimit.kept(self._settings.descriptors, 2)), self._settings.max_cgroups)
         self._groups = Groups(self._times)
+        self._idle = Idle(self._settings.gpu_idle_power)
         self._gpus = Gpus(self._fs.proc(), self._groups)
         self._processes = Processes(self._fs.proc(), self._groups, self._settings.processes)
 
@@ -71,7 +74,7 @@ class Attribution:
         assert self._times is not None  # open() came first
         now_ns = time.time_ns()
         self._ledger.forget(self._groups.read())
-        steps = self._meters.steps(self._columns)
+        steps = self._meters.steps(self._columns, time.monotonic())
         self._charge_processors([step for step in steps if step.component != rows.GPU])
         self._charge_gpus([step for step in steps if step.component == rows.GPU])
         columns = self._ledger.columns()
@@ -106,7 +109,8 @@ class Attribution:
             if use is None:  # nothing tells whether it was idle
                 self._ledger.charge(rows.GPU, step.microjoules, step.microjoules, (), 1, self._since_ns)
             else:
-                active = step.microjoules * use.busy // WHOLE
+                idle = self._idle.microjoules(step.id, step.microjoules, step.seconds, busy=use.busy > 0)
+                active = step.microjoules * use.busy // WHOLE if idle is None else step.microjoules - idle
                 self._ledger.charge(rows.GPU, step.microjoules, active, use.users, use.shared, self._since_ns)
 
     def close(self) -> None:

@@ -20,24 +20,28 @@ class Step(NamedTuple):
     component: str  # cpu, memory, gpu
     id: str  # hw.id
     microjoules: int
+    seconds: float
 
 
 class Meters:
     """Steps of every ``hw.energy``, in whole microjoules: those of all cycles add up to the growth of the rounded counter."""
 
     def __init__(self) -> None:
-        self._last: dict[tuple[str, str], int] = {}
+        self._last: dict[tuple[str, str], tuple[int, float]] = {}
 
-    def steps(self, columns: Mapping[str, Columns]) -> list[Step]:
-        """One for each part that was seen before. A counter that fell began anew: nothing is known of the time between."""
+    def steps(self, columns: Mapping[str, Columns], at: float) -> list[Step]:
+        """One for each part that was seen before; *at* is the time in seconds.
+
+        A counter that fell began anew: nothing is known of the time between.
+        """
         found = []
         for attributes, joules in points(columns, hardware.ENERGY):
             component, part = str(attributes[hardware.TYPE]), str(attributes[hardware.ID])
             if component in _COMPONENTS:
                 now = round(joules * 1_000_000)
-                before = self._last.get((component, part), now)
-                self._last[component, part] = now
-                found.append(Step(component, part, max(now - before, 0)))
+                before, since = self._last.get((component, part), (now, at))
+                self._last[component, part] = now, at
+                found.append(Step(component, part, max(now - before, 0), at - since))
         return found
 
 

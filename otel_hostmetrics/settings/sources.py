@@ -122,6 +122,9 @@ class Attribution(Section, frozen=True):
     processes: Annotated[
         int, Meta(ge=0, le=1000, description="Also tell of that many processes, those that used most; reads /proc/PID/stat of all")
     ] = 0
+    gpu_idle_power: Annotated[
+        float, Meta(ge=0, description="Watts a GPU draws at rest; 0 = the least seen while it was not busy, and until then its busy share")
+    ] = 0.0
     max_cgroups: Annotated[int, Meta(ge=1, description="Cgroups that are read; those beyond count as the ones around them")] = 20_000
     descriptors: Annotated[
         int, Meta(ge=0, description="Files kept open, but at most half of what the process may open; those beyond cost more CPU time")

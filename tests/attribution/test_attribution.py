@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import time
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,21 @@ def test_gpu_energy_goes_by_its_processes(machine: Machine) -> None:
         reading = cycles.cycle({GPU: 1100}, use)
         assert workloads(reading, "gpu") == {A: 40}
         assert [part(reading, row, "gpu") for row in (rows.MEASURED, rows.IDLE, rows.UNATTRIBUTED)] == [100, 20, 40]
+
+
+def test_what_a_gpu_takes_beyond_its_rest_is_active(machine: Machine) -> None:
+    rest, work = (points(gpu.UTILIZATION, ({"hw.id": "GPU-1", "hw.gpu.task": "general"}, share)) for share in (0.0, 0.5))
+    with Cycles(machine, {GPU: 0}) as cycles:
+        cycles.cycle({GPU: 100}, rest)
+        began = time.monotonic()
+        time.sleep(1.05)
+        cycles.cycle({GPU: 170}, rest)
+        learned = time.monotonic() - began
+        time.sleep(0.5)
+        reading = cycles.cycle({GPU: 570}, work)
+        assert part(reading, rows.MEASURED, "gpu") == 570
+        assert 170 < part(reading, rows.IDLE, "gpu") < 170 + 70 / learned * 1.0
+        assert part(reading, rows.IDLE, "gpu") + part(reading, rows.UNATTRIBUTED, "gpu") == 570
 
 
 def test_processes_that_together_use_more_than_a_gpu_share_all_of_it(machine: Machine) -> None:

@@ -72,7 +72,13 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "rapl.plausible_power": ("1500.5", 1500.5),
     "attribution.processes": ("70", 70),
 }
-BY_TYPE: dict[object, tuple[str, object]] = {str: ("x", "x"), bool: ("yes", True), int: ("70000", 70_000), Seconds: ("1.5m", Seconds(90))}
+BY_TYPE: dict[object, tuple[str, object]] = {
+    str: ("x", "x"),
+    bool: ("yes", True),
+    int: ("70000", 70_000),
+    float: ("1.5", 1.5),
+    Seconds: ("1.5m", Seconds(90)),
+}
 
 
 def _sample(key: Key) -> tuple[str, object]:
