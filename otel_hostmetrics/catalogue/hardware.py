@@ -81,7 +81,8 @@ ERRORS = Metric(
 )  # fmt: skip
 STATUS = Metric(
     "hw.status", Kind.UPDOWNCOUNTER, "1", "Operational status: `1` (true) or `0` (false) for each of the possible states.",
-    "of network adapters: degraded is LinkErrorRecovery, failed a driver that does not answer; of GPUs: NVML, lost is failed",
+    "of network adapters: degraded is LinkErrorRecovery, failed a driver that does not answer; of GPUs: NVML; lost is failed, "
+    "clocks held down by hardware or a recovery action degraded, memory to be repaired predicted_failure; absent while not known",
     (*COMPONENT, STATE), _ADAPTER,
     origin="semconv",
 )  # fmt: skip

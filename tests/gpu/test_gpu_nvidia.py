@@ -354,10 +354,31 @@ def test_a_status_that_cannot_be_read_is_not_ok(source, fake):
     assert state_of(gpu.read(), UUIDS[0]) == {"ok": 0, "degraded": 1, "failed": 0, "predicted_failure": 0}
 
 
-def test_a_gpu_that_cannot_tell_its_status_has_only_what_it_can_tell(source, fake):
-    unsupported = {f"field_{number}": 3 for number in (230, 29, 30, 31, 142, 143, 144, 145)}
-    fake.set(code_nvmlDeviceGetCurrentClocksThrottleReasons=3, code_nvmlDeviceGetCurrentClocksEventReasons=3, **unsupported)
-    assert state_of(source().read(), UUIDS[0]) == {"failed": 0}
+REASONS = "code_nvmlDeviceGetCurrentClocksThrottleReasons"
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ({REASONS: 3}, {"ok": 1, "degraded": 0, "failed": 0, "predicted_failure": 0}),
+        ({REASONS: 3, "field_230": 3}, {"failed": 0, "predicted_failure": 0}),
+        ({"field_31": 3, "field_144": 3, "field_145": 3}, {"ok": 1, "degraded": 0, "failed": 0}),
+        ({REASONS: 3, "field_230": 3, "field_31": 3, "field_144": 3, "field_145": 3}, {"failed": 0}),
+        ({"field_144": 999}, {"degraded": 0, "failed": 0}),  # supported, but not now
+        ({"field_144": 999, "value_145": 1}, {"ok": 0, "degraded": 0, "failed": 0, "predicted_failure": 1}),
+    ],
+)
+def test_states_rest_on_what_the_driver_and_the_gpu_support(source, fake, fields, status):
+    fake.set(**fields)
+    assert state_of(source().read(), UUIDS[0]) == status
+
+
+def test_of_a_gpu_that_answers_nothing_no_state_is_known(source, fake):
+    gpu = source(processes=False)
+    gpu.read()
+    symbols = {each.symbol for each in gpu._parts["nvidia"]._session._devices[0]._batches.fast._prepared} | {"nvmlDeviceGetFieldValues"}
+    fake.set(**{f"code_{symbol}": 999 for symbol in symbols})
+    assert state_of(gpu.read(), UUIDS[0]) == {"predicted_failure": 0}  # as of the last look at what rarely changes
 
 
 def test_pcie_throughput_is_asked_for_only_where_wanted(source):

@@ -174,11 +174,14 @@ class NvidiaDevice:
     def _states(self, fast: Sequence[Value]) -> tuple[Value, ...]:
         """In the order of STATES; None for one that nothing supported by this GPU tells, or not in this cycle.
 
-        It is ok where clocks are known not to be held down and nothing else speaks against it.
+        Old drivers and vGPUs tell no clock reasons, GPUs without ECC no wear: degraded and predicted_failure rest on what there
+        is. It is ok where clocks are known not to be held down and nothing else speaks against it. That a GPU is not lost is
+        known from any answer.
         """
         degraded, worn = self._degraded(fast), self._worn
         ok = False if degraded or worn else None if degraded is None or (worn is None and self._wears) else True
-        return tuple(None if state is None else int(state) for state in (ok, degraded, False, worn))
+        lost = None if self._silent else False
+        return tuple(None if state is None else int(state) for state in (ok, degraded, lost, worn))
 
     def _degraded(self, fast: Sequence[Value]) -> bool | None:
         signs = {name: fast[self._at[name]] for name in _HELD if name in self._at}
