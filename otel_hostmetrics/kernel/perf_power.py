@@ -1,35 +1,22 @@
-"""RAPL through the perf PMU "power": perf_event_open(2), arch/x86/events/rapl.c (Linux 3.14; AMD since 5.8).
+"""RAPL through the perf PMU "power": arch/x86/events/rapl.c (Linux 3.14; AMD since 5.8). Its events are opened by perf_event.py.
 
-The kernel accumulates 64 bits in units of 2**-32 J and looks often enough that no wrap is lost. It needs CAP_PERFMON
-(5.8; before, CAP_SYS_ADMIN) or kernel.perf_event_paranoid <= 0, and works in containers, where powercap is masked.
+The kernel accumulates 64 bits in units of 2**-32 J and looks often enough that no wrap is lost. It works in containers, where
+powercap is masked.
 """
 
 from __future__ import annotations
 
-import ctypes
 import math
-import os
-import platform
 import re
-import struct
-import sys
 from typing import Final, NamedTuple
 
-from otel_hostmetrics.errors import Reason, Unavailable, unavailable
+from otel_hostmetrics.errors import Reason, Unavailable
 from otel_hostmetrics.kernel.cpu import cpu_list
 from otel_hostmetrics.kernel.hostfs import HostFS
+from otel_hostmetrics.kernel.perf_event import DEVICES
 
-NEEDS: Final = "CAP_PERFMON"
-
-# arch/*/include/asm/unistd*.h: the number of perf_event_open(2)
-_NUMBER: Final = {"x86_64": 298, "i686": 336, "i586": 336, "i386": 336, "aarch64": 241}.get(platform.machine())
-_ATTR: Final = struct.Struct("=IIQ48x")  # struct perf_event_attr, PERF_ATTR_SIZE_VER0: type, size, config; the rest 0 = count all
-_CLOEXEC: Final = 8  # PERF_FLAG_FD_CLOEXEC
 _CONFIG: Final = re.compile(r"event=(0x[0-9a-fA-F]{1,16})")
 _MOST_EVENTS: Final = 64
-
-_syscall = ctypes.CDLL(None, use_errno=True).syscall
-_syscall.restype = ctypes.c_long
 
 
 class Event(NamedTuple):
@@ -49,35 +36,9 @@ class Pmu(NamedTuple):
     events: list[Event]
 
 
-class EventCounter:
-    """One event on one cpu, all processes. Counts from 0 when opened. Raises Unavailable: DENIED, ABSENT, GONE."""
-
-    __slots__ = ("_fd", "what")
-
-    def __init__(self, type_: int, config: int, cpu: int, what: str = "perf_event_open(2)") -> None:
-        self.what = what
-        self._fd = _open(type_, config, cpu, what)
-
-    def read(self) -> int:
-        """The count now."""
-        try:
-            content = os.read(self._fd, 8)
-        except OSError as error:
-            raise unavailable(error, self.what) from None
-        if len(content) != 8:  # perf_event_read: 0 bytes of an event in error, such as one whose cpu went away
-            raise Unavailable(Reason.GONE, self.what, "the event has stopped")
-        return int.from_bytes(content, sys.byteorder)
-
-    def close(self) -> None:
-        """May be called again."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
-
-
 def pmu(fs: HostFS, name: str = "power") -> Pmu:
     """What /sys/bus/event_source/devices says of a PMU. Raises Unavailable(ABSENT) if there is none."""
-    directory = fs.sys("bus/event_source/devices", name)
+    directory = fs.sys(DEVICES, name)
     number = fs.integer(f"{directory}/type")
     names = [each for each in fs.names(f"{directory}/events") if each.startswith("energy-") and "." not in each]
     events = [_event(fs, f"{directory}/events", each) for each in names[:_MOST_EVENTS]]
@@ -95,15 +56,3 @@ def _event(fs: HostFS, directory: str, name: str) -> Event:
     if config is None or not math.isfinite(scale) or scale <= 0 or fs.text(f"{path}.unit") != "Joules":
         raise Unavailable(Reason.MALFORMED, path, "not an event with a scale in Joules")
     return Event(name, int(config[1], 16), scale)
-
-
-def _open(type_: int, config: int, cpu: int, what: str) -> int:
-    if _NUMBER is None:
-        raise Unavailable(Reason.UNSUPPORTED, what, f"unknown machine {platform.machine()}")
-    attr = ctypes.create_string_buffer(_ATTR.pack(type_, _ATTR.size, config), _ATTR.size)
-    arguments = (ctypes.c_long(each) for each in (-1, cpu, -1, _CLOEXEC))  # pid: all processes; no group
-    fd: int = _syscall(ctypes.c_long(_NUMBER), ctypes.byref(attr), *arguments)
-    if fd < 0:
-        error = ctypes.get_errno()
-        raise unavailable(OSError(error, os.strerror(error)), what, NEEDS)
-    return fd

@@ -8,7 +8,7 @@ from collections import Counter as Tally
 from collections.abc import Callable, Mapping
 
 from otel_hostmetrics.errors import Reason, Unavailable
-from otel_hostmetrics.kernel import hwmon, msr, perf_power, powercap
+from otel_hostmetrics.kernel import hwmon, msr, perf_event, perf_power, powercap
 from otel_hostmetrics.kernel.cpu import AMD, Processor, cpu_list, location
 from otel_hostmetrics.kernel.hostfs import HostFS
 from otel_hostmetrics.sources.rapl.meters import Scale
@@ -65,7 +65,7 @@ def from_perf(fs: HostFS, processor: Processor, watts: float) -> list[Zone]:
                 continue
             name = f"{pmu.name}/{event.name}/ of cpu {cpu}"
             scale = Scale(event.joules, None, watts * (_HOSTS if kind == PSYS else 1), since_open=True)
-            opened = functools.partial(perf_power.EventCounter, pmu.type, event.config, cpu, name)
+            opened = functools.partial(perf_event.EventCounter, pmu.type, event.config, cpu, name)
             zones.append(Zone(name, kind, "" if kind == PSYS else package, "perf", scale, opened))
     return zones
 
