@@ -58,8 +58,13 @@ EXPORTER_INFO = _seed("gpu_exporter_info", "Version of the exporter; always 1.",
 
 UTILIZATION = _semconv(
     "hw.gpu.utilization", Kind.GAUGE, "1", "Fraction of time spent in a specific task.",
-    "nvmlDeviceGetUtilizationRates, ...GetEncoderUtilization, ...Decoder..., ...Jpg..., ...Ofa...; gpu_busy_percent", (TASK,),
-    integer=False,
+    "nvmlDeviceGetUtilizationRates, ...GetEncoderUtilization, ...Decoder..., ...Jpg..., ...Ofa...; gpu_busy_percent; Intel: "
+    "the busiest engine for it", (TASK,), integer=False,
+)  # fmt: skip
+ENGINE_UTILIZATION = _own(
+    "hw.gpu.engine.utilization", Kind.GAUGE, "1", "Fraction of time an engine worked, over the last window of at least a second.",
+    "perf PMUs with CAP_PERFMON: i915 NAME-busy (Linux 4.16); xe engine-active-ticks by engine-total-ticks (6.15, gpu.xe_engines)",
+    (ENGINE,), integer=False,
 )  # fmt: skip
 MEMORY_LIMIT = _semconv(
     "hw.gpu.memory.limit", Kind.UPDOWNCOUNTER, "By", "Size of the GPU memory.", "nvmlDeviceGetMemoryInfo_v2.total; mem_info_vram_total",
@@ -216,7 +221,8 @@ SEED = (
 )  # fmt: skip
 PROCESS = (PROCESS_MEMORY, PROCESS_UTILIZATION, PROCESS_TIME)
 ALL = (
-    *SEED, UTILIZATION, MEMORY_LIMIT, MEMORY_USAGE, MEMORY_UTILIZATION, IO, INFO, POWER_AVERAGE, POWER_LIMITS, MEMORY_RESERVED, MEMORY_FREE,
+    *SEED, UTILIZATION, ENGINE_UTILIZATION,
+    MEMORY_LIMIT, MEMORY_USAGE, MEMORY_UTILIZATION, IO, INFO, POWER_AVERAGE, POWER_LIMITS, MEMORY_RESERVED, MEMORY_FREE,
     MEMORY_CONTROLLER, BAR1_LIMIT, BAR1_USAGE, SHARED_LIMIT, SHARED_USAGE, FREQUENCY, FREQUENCY_LIMIT, PERFORMANCE_STATE, THROTTLE_TIME,
     THROTTLED, ECC_ERRORS, RETIRED_PAGES, REMAPPED_ROWS, REPAIR_PENDING, REPAIR_FAILED, PCIE_GENERATION, PCIE_WIDTH, PCIE_GENERATION_LIMIT,
     PCIE_WIDTH_LIMIT, PCIE_REPLAYS, PCIE_ERRORS, PCIE_THROUGHPUT, NVLINK_IO, NVLINK_ERRORS, NVLINK_LINKS, XID_ERRORS, RECOVERY_ACTION,

@@ -1,7 +1,8 @@
 """Intel GPUs: sysfs of the drivers i915 and xe, no Level Zero.
 
 Documentation/ABI/testing/sysfs-driver-intel-i915-hwmon, sysfs-driver-intel-xe-hwmon; drivers/gpu/drm/i915/gt/intel_gt_sysfs_pm.c;
-drivers/gpu/drm/xe/xe_gt_freq.c, xe_gt_throttle.c. Neither driver tells utilization in sysfs: processes do, see drm_fdinfo.py.
+drivers/gpu/drm/xe/xe_gt_freq.c, xe_gt_throttle.c. Neither driver tells utilization in sysfs: their PMUs do (intel_pmu.py), and
+processes (drm_fdinfo.py).
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from otel_hostmetrics.errors import Unavailable
+from otel_hostmetrics.errors import Reason, Unavailable
+from otel_hostmetrics.kernel import intel_pmu
 from otel_hostmetrics.kernel.gpu_files import Files, Value, link_generation, sensors
 from otel_hostmetrics.kernel.gpu_pci import Gpu
 from otel_hostmetrics.kernel.hostfs import HostFS
@@ -19,14 +21,18 @@ _THROTTLE: Final = "throttle_reason_"  # i915; xe: throttle/reason_*
 
 
 class IntelGpu:
-    """One GPU. ``names`` are those of the values read() gives; clocks and throttle reasons carry the GT's number."""
+    """One GPU. ``names`` are those of the values read() gives; clocks and throttle reasons carry the GT's number.
 
-    def __init__(self, fs: HostFS, gpu: Gpu) -> None:
+    Engines of i915 are always counted, those of xe only with *xe_engines*: that keeps the GPU awake.
+    """
+
+    def __init__(self, fs: HostFS, gpu: Gpu, xe_engines: bool = False) -> None:
         self._fs, self._gpu = fs, gpu
         self._files = Files((*_i915(fs, gpu.path), *_xe(fs, gpu.path), *sensors(fs, gpu.path)))
         self.denied = self._files.denied
         self._slow = dict(self._rarely())
-        self.fast_names = self._files.names
+        self._engines = self._open_engines(xe_engines)
+        self.fast_names = (*self._files.names, *(self._engines.names if self._engines else ()))
         self.names = (*self.fast_names, *self._slow)
 
     def read(self, slow: bool) -> list[Value]:
@@ -34,11 +40,27 @@ class IntelGpu:
         if slow:
             fresh = dict(self._rarely())
             self._slow = {name: fresh.get(name) for name in self._slow}
-        return [*self._files.read(), *self._slow.values()]
+        return [*self._files.read(), *(self._engines.read() if self._engines else ()), *self._slow.values()]
 
     def identity(self) -> dict[str, str]:
         """Nothing that sysfs tells."""
         return {}
+
+    def _open_engines(self, xe_engines: bool) -> intel_pmu.Engines | None:
+        address = self._gpu.address
+        try:
+            if self._gpu.driver == "i915":
+                pmu = intel_pmu.i915(self._fs, address)
+            elif xe_engines:
+                pmu = intel_pmu.xe(self._fs, address, [int(gt) for gt, _ in _gts(self._fs, self._gpu.path) if gt.isdecimal()])
+            else:
+                return None
+        except Unavailable as error:
+            self.denied += [error] if error.reason is not Reason.ABSENT else []
+            return None
+        engines = intel_pmu.Engines(pmu)
+        self.denied += engines.denied
+        return engines
 
     def _rarely(self) -> Iterator[tuple[str, Value]]:
         link = function(self._fs, self._gpu.path)
@@ -54,6 +76,8 @@ class IntelGpu:
     def close(self) -> None:
         """May be called again."""
         self._files.close()
+        if self._engines:
+            self._engines.close()
 
 
 def _i915(fs: HostFS, device: str) -> Iterator[tuple[str, str]]:
@@ -73,14 +97,20 @@ def _i915(fs: HostFS, device: str) -> Iterator[tuple[str, str]]:
 
 def _xe(fs: HostFS, device: str) -> Iterator[tuple[str, str]]:
     """tileN/gtM/freq0/*, since 6.8. GTs are numbered over all tiles."""
+    for number, gt in _gts(fs, device):
+        root = f"{gt}/freq0"
+        yield f"gt.{number}.clock_mhz", f"{root}/act_freq"
+        yield f"gt.{number}.clock.max_mhz", f"{root}/max_freq"
+        for name in _names(fs, f"{root}/throttle"):
+            if name.startswith("reason_"):
+                yield f"gt.{number}.throttle.{name.removeprefix('reason_')}", f"{root}/throttle/{name}"
+
+
+def _gts(fs: HostFS, device: str) -> Iterator[tuple[str, str]]:
+    """xe: (number, directory) of each."""
     for tile in (name for name in _names(fs, device) if name.startswith("tile")):
         for gt in (name for name in _names(fs, f"{device}/{tile}") if name.startswith("gt")):
-            number, root = gt.removeprefix("gt"), f"{device}/{tile}/{gt}/freq0"
-            yield f"gt.{number}.clock_mhz", f"{root}/act_freq"
-            yield f"gt.{number}.clock.max_mhz", f"{root}/max_freq"
-            for name in _names(fs, f"{root}/throttle"):
-                if name.startswith("reason_"):
-                    yield f"gt.{number}.throttle.{name.removeprefix('reason_')}", f"{root}/throttle/{name}"
+            yield gt.removeprefix("gt"), f"{device}/{tile}/{gt}"
 
 
 def _names(fs: HostFS, directory: str) -> list[str]:

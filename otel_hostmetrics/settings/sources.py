@@ -103,6 +103,9 @@ class Gpu(Section, frozen=True):
     processes: Annotated[bool, Meta(description="Memory and utilization by process")] = True
     xid: Annotated[bool, Meta(description="Count XID errors of NVIDIA GPUs, in a thread of its own")] = True
     profiling: Annotated[bool, Meta(description="Activity of SMs, tensor cores and memory, of NVIDIA GPUs from Hopper on")] = False
+    xe_engines: Annotated[
+        bool, Meta(description="Utilization of Intel GPUs with the driver xe, which neither sleep nor enter C6 while it is counted")
+    ] = False
     pcie_throughput: Annotated[bool, Meta(description="PCI Express traffic by a call that takes 40 ms per NVIDIA GPU")] = False
     release: Annotated[
         Literal["auto", "never"], Meta(description="auto: give NVML back while nobody uses GPUs that may sleep (power/control is auto)")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import struct
+import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -20,6 +22,8 @@ from otel_hostmetrics.settings import Gpu as GpuSettings
 from otel_hostmetrics.settings import Seconds, Settings
 from otel_hostmetrics.sources.gpu import Gpu
 from tests.hosts.recorded import HOSTS, unpack
+from tests.kernel.as_nobody import as_nobody
+from tests.kernel.test_perf_event import PARANOID, needs_root
 
 RADEON, INSTINCT, BATTLEMAGE, IRIS = "5c8f3d2a1b4e6f70", "8d2f1a90c7b3e415", "0000:03:00.0", "0000:00:02.0"
 
@@ -214,6 +218,70 @@ def test_xe_tells_cycles_which_are_a_share_of_the_engines_time(intel, opened, tm
     assert rows.PROCESS_UTILIZATION not in source.read().columns  # of one reading there is no share
     work(11_000, 120_000)
     assert values(source.read(), rows.PROCESS_UTILIZATION, hw__gpu__task="ccs", process__pid=4711) == {BATTLEMAGE: 0.25}
+
+
+def count_by_software(root, pmu, **events):
+    """Let a recorded PMU be the running kernel's own, in which event 0 and 1 are clocks and 2 counts page faults."""
+    directory = root / "sys/bus/event_source/devices" / pmu
+    (directory / "type").write_text("1\n")
+    for file in (directory / "events").iterdir():
+        file.unlink()
+    for name, text in events.items():
+        (directory / "events" / name.replace("_", "-")).write_text(f"{text}\n")
+
+
+@needs_root
+def test_engines_of_intel_gpus_are_counted_by_their_pmus(intel, opened, tmp_path):
+    unpack("gpu-intel-pmu", tmp_path)
+    count_by_software(tmp_path, "i915", rcs0_busy="config=0x0", vcs0_busy="config=0x2", vcs1_busy="config=0x3e7")
+    count_by_software(tmp_path, "xe_0000_03_00.0", engine_active_ticks="event=0x00", engine_total_ticks="event=0x01")
+    source = opened(intel, xe_engines=True)
+    first = source.read()
+    assert rows.ENGINE_UTILIZATION not in first.columns
+    time.sleep(1.0)
+    reading = source.read()
+    assert reading.problems == []
+    assert values(reading, rows.ENGINE_UTILIZATION, hw__gpu__engine="rcs0") == {
+        IRIS: pytest.approx(1, abs=0.05),
+        BATTLEMAGE: pytest.approx(1, abs=0.05),
+    }
+    assert values(reading, rows.ENGINE_UTILIZATION, hw__gpu__engine="vcs0") == {IRIS: pytest.approx(0, abs=0.05)}
+    assert values(reading, rows.ENGINE_UTILIZATION, hw__gpu__engine="vcs1") == {}  # the kernel has no such event
+    assert values(reading, rows.UTILIZATION, hw__gpu__task="general") == values(reading, rows.ENGINE_UTILIZATION, hw__gpu__engine="rcs0")
+    assert set(reading.columns[rows.UTILIZATION_PERCENT].values) <= set(range(95, 101))
+    assert source.read().columns[rows.ENGINE_UTILIZATION].values == reading.columns[rows.ENGINE_UTILIZATION].values  # of the same window
+
+
+@needs_root
+def test_engines_of_xe_are_left_alone_because_counting_them_keeps_the_gpu_awake(intel, opened, tmp_path):
+    def events():
+        return sum("perf_event" in each.readlink().name for each in Path("/proc/self/fd").iterdir() if each.is_symlink())
+
+    unpack("gpu-intel-pmu", tmp_path)
+    count_by_software(tmp_path, "i915")
+    count_by_software(tmp_path, "xe_0000_03_00.0", engine_active_ticks="event=0x00", engine_total_ticks="event=0x01")
+    before = events()
+    opened(intel).read()
+    assert events() == before
+    opened(intel, xe_engines=True).read()
+    assert events() == before + 2
+
+
+@needs_root
+@pytest.mark.skipif(PARANOID.exists() and int(PARANOID.read_text()) < 1, reason="kernel.perf_event_paranoid lets everybody in")
+def test_engines_that_may_not_be_counted_are_one_problem_with_a_cure(intel, tmp_path):
+    def read():
+        source = Gpu(intel, Settings(gpu=GpuSettings()))
+        source.open()
+        reading = source.read()
+        source.close()
+        return f"{[(problem.reason.name, problem.needs) for problem in reading.problems]} {IRIS in values(reading, rows.FREQUENCY)}"
+
+    unpack("gpu-intel-pmu", tmp_path)
+    for directory in (tmp_path, *tmp_path.parents[:-1]):
+        if directory.stat().st_uid == os.geteuid():
+            directory.chmod(directory.stat().st_mode | 0o055)
+    assert as_nobody(read) == "[('DENIED', 'CAP_PERFMON')] True"
 
 
 @pytest.mark.parametrize(("driver", "text"), [("", "bound to no driver"), ("vfio-pci", "bound to vfio-pci")])

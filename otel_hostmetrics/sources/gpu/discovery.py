@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -94,4 +95,5 @@ def _intel(fs: HostFS, settings: Gpu, names: Names) -> Backend:
     from otel_hostmetrics.kernel.intel_gpu import IntelGpu
     from otel_hostmetrics.sources.gpu.sysfs import SysfsGpus
 
-    return SysfsGpus(fs, settings, names, "Intel", _DRIVERS["Intel"], IntelGpu)
+    make = functools.partial(IntelGpu, xe_engines=settings.xe_engines)
+    return SysfsGpus(fs, settings, names, "Intel", _DRIVERS["Intel"], make)

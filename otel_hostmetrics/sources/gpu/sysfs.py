@@ -16,6 +16,7 @@ from otel_hostmetrics.kernel.hostfs import HostFS
 from otel_hostmetrics.kernel.proc_exe import Executables, identity
 from otel_hostmetrics.model import Column
 from otel_hostmetrics.settings import Gpu as Settings
+from otel_hostmetrics.sources.gpu.engines import Engines
 from otel_hostmetrics.sources.gpu.identity import Identity
 from otel_hostmetrics.sources.gpu.points import Bound, Keyed, Names, Value
 from otel_hostmetrics.sources.gpu.sysfs_rows import meanings
@@ -45,6 +46,7 @@ class _Device:
         self.card: Card | None = None
         self.described: dict[str, str] = {}
         self._ratio: tuple[int, int] | None = None
+        self._engines = Engines(())
 
     def wake(self) -> bool:
         """Open the files if that was not done and the GPU does not sleep; whether it was done now."""
@@ -54,6 +56,7 @@ class _Device:
         self.described = self.card.identity()
         names = self.card.names
         self._ratio = (names.index("vram.used"), names.index("vram.total")) if set(_UTILIZATION) <= set(names) else None
+        self._engines = Engines(names)
         return True
 
     @property
@@ -65,12 +68,12 @@ class _Device:
 
     def names(self) -> tuple[str, ...]:
         own = self.card.names if self.card else ()
-        return (*own, "vram.utilization") if self._ratio else own
+        return (*own, *(("vram.utilization",) if self._ratio else ()), *self._engines.names)
 
     def bound(self, names: Names, offset: int) -> list[Bound]:
         if self.card is None:
             return []
-        who, fast = self.identity, frozenset((*self.card.fast_names, "vram.utilization"))
+        who, fast = self.identity, frozenset((*self.card.fast_names, "vram.utilization", *self._engines.names))
         found: dict[Series, Bound] = {}
         for place, name in enumerate(self.names(), offset):
             for metric, more, scale in meanings(name):
@@ -87,7 +90,7 @@ class _Device:
         if self._ratio:
             used, total = (values[place] for place in self._ratio)
             values.append(used / total if used is not None and total else None)
-        return values
+        return [*values, *self._engines.read(values, time.monotonic())]
 
     def close(self) -> None:
         if self.card:

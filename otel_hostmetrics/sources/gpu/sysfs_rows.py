@@ -16,6 +16,10 @@ _LIMITS = {"crit": "high.degraded", "emergency": "high.critical"}
 _PLAIN: dict[str, tuple[Meaning, ...]] = {
     "busy.general_percent": (Meaning(rows.UTILIZATION, {rows.TASK: "general"}, 100), Meaning(rows.UTILIZATION_PERCENT)),
     "busy.video_percent": (Meaning(rows.UTILIZATION, {rows.TASK: "video"}, 100),),
+    "busy.general": (Meaning(rows.UTILIZATION, {rows.TASK: "general"}),),
+    "busy.video": (Meaning(rows.UTILIZATION, {rows.TASK: "video"}),),
+    "busy.copy": (Meaning(rows.UTILIZATION, {rows.TASK: "copy"}),),
+    "busy.percent": (Meaning(rows.UTILIZATION_PERCENT),),
     "busy.memory_percent": (Meaning(rows.MEMORY_CONTROLLER, {}, 100), Meaning(rows.MEMORY_PERCENT)),
     "vram.total": (Meaning(rows.MEMORY_LIMIT), Meaning(rows.MEMORY_TOTAL)),
     "vram.used": (Meaning(rows.MEMORY_USAGE), Meaning(rows.MEMORY_USED)),
@@ -40,6 +44,8 @@ def _patterned(kind: str, rest: str) -> Iterator[Meaning]:
     label, _, what = rest.partition(".")
     if kind == "gt":
         yield from _gt(label, what)
+    elif kind == "engine" and rest.endswith(".busy"):
+        yield Meaning(rows.ENGINE_UTILIZATION, {rows.ENGINE: rest.removesuffix(".busy")})
     elif kind == "ras":
         yield Meaning(rows.ECC_ERRORS, {rows.ERROR_TYPE: what, rows.LOCATION: label, rows.RETENTION: "volatile"})
     else:
