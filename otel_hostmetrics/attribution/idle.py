@@ -20,11 +20,10 @@ class Idle:
     def microjoules(self, part: str, measured: int, seconds: float, *, busy: bool) -> int | None:
         """Of what was *measured* in an interval, what the GPU would have taken at rest; None if that is not known."""
         rested = part in self._resting
-        if busy:
-            self._resting.discard(part)
-            watts = self._told or self._least.get(part, 0.0) / 1e6
-            return min(round(watts * 1e6 * seconds), measured) if watts else None
-        self._resting.add(part)
-        if rested and seconds >= _SHORTEST and measured:
-            self._least[part] = min(self._least.get(part, measured / seconds), measured / seconds)
-        return measured
+        (self._resting.discard if busy else self._resting.add)(part)
+        if rested and not busy:
+            if seconds >= _SHORTEST and measured:
+                self._least[part] = min(self._least.get(part, measured / seconds), measured / seconds)
+            return measured
+        watts = self._told or self._least.get(part, 0.0) / 1e6
+        return min(round(watts * 1e6 * seconds), measured) if watts else None  # it worked, though perhaps not to the end

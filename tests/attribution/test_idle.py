@@ -13,7 +13,7 @@ WATT = 1_000_000  # microjoules per second
 def test_until_it_was_seen_at_rest_nothing_is_known() -> None:
     idle = Idle(0)
     assert idle.microjoules("0", 400 * WATT, 1, busy=True) is None
-    assert idle.microjoules("0", 200 * WATT, 1, busy=False) == 200 * WATT  # it ended in this interval: nothing to learn
+    assert idle.microjoules("0", 200 * WATT, 1, busy=False) is None  # it ended in this interval: nothing to learn
     assert idle.microjoules("0", 400 * WATT, 1, busy=True) is None
 
 
@@ -24,6 +24,14 @@ def test_the_least_of_whole_intervals_at_rest_counts() -> None:
     assert idle.microjoules("0", 400 * WATT * 10, 10, busy=True) == 70 * WATT * 10
     assert idle.microjoules("0", 50 * WATT * 10, 10, busy=True) == 50 * WATT * 10  # never more than was measured
     assert idle.microjoules("1", 400 * WATT, 1, busy=True) is None, "another GPU"
+
+
+def test_what_ended_within_an_interval_is_not_idle() -> None:
+    idle = Idle(0)
+    for watts, busy in ((70, False), (70, False), (400, True)):
+        idle.microjoules("0", watts * WATT, 1, busy=busy)
+    assert idle.microjoules("0", 300 * WATT, 1, busy=False) == 70 * WATT
+    assert idle.microjoules("0", 80 * WATT, 1, busy=False) == 80 * WATT  # at rest from end to end
 
 
 def test_short_intervals_and_counters_that_stand_still_teach_nothing() -> None:
