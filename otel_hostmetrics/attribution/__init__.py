@@ -46,6 +46,7 @@ class Attribution:
         self._fs = fs
         self._settings = settings
         self._columns: Mapping[str, Columns] = {}
+        self._again = _APART
         self._cpu = CpuTime(0, 0)
         self._since_ns = 0  # when the interval began
         self._times: CgroupTimes | None = None
@@ -60,6 +61,7 @@ class Attribution:
         if not any(points(self._columns, hardware.ENERGY)):
             raise Unavailable(Reason.ABSENT, hardware.ENERGY.name, "no source measures it on this host")
         self._since_ns = time.time_ns()
+        self._again = _APART
         self._ledger = Ledger()
         self._meters = Meters()
         self._stat = ProcStat(self._fs)
@@ -83,7 +85,8 @@ class Attribution:
             columns[rows.PROCESS] = self._processes.column(self._since_ns)
             problems += self._processes.problems
         self._since_ns = now_ns
-        return Reading(columns, problems=problems, facts={"cgroups": len(self._times.cgroups)}, again=0.0 if any(columns) else _APART)
+        again, self._again = self._again, 0.0
+        return Reading(columns, problems=problems, facts={"cgroups": len(self._times.cgroups)}, again=again)
 
     def _charge_processors(self, steps: Sequence[Step]) -> None:
         """Where nobody could read energy in this cycle, the next one splits that of both by the time of both."""

@@ -68,3 +68,19 @@ def queries(*names: str) -> list[Query]:
         for panel in panels(name)
         for target in panel["targets"]
     ]
+
+
+def matching(page: str, name: str, matchers: str) -> list[str]:
+    """Lines of the page that a selector matches, but for job and instance, which a scrape adds."""
+    wanted = [each for each in re.findall(r'(\w+)(=~|!=|=)"([^"]*)"', matchers) if each[0] not in ("job", "instance")]
+    found = []
+    for line in re.findall(rf"^{name}(?:{{.*}})? ", page, re.MULTILINE):
+        labels = dict(re.findall(r'(\w+)="([^"]*)"', line))
+        fits = {
+            "=": lambda have, want: have == want,
+            "!=": lambda have, want: have != want,
+            "=~": lambda have, want: re.fullmatch(want, have),
+        }
+        if all(fits[operator](labels.get(label, ""), want) for label, operator, want in wanted):
+            found.append(line)
+    return found

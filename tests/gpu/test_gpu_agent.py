@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.dashboards.queries import queries
+from tests.dashboards.queries import matching, queries
 from tests.gpu.conftest import compiled, needs_compiler
 from tests.process import CLEAN, COMMAND, ROOT, agent, eventually
 
@@ -105,19 +104,3 @@ def test_every_panel_of_the_dashboard_has_something_to_show(host, tmp_path, envi
     assert len(asked) > 25
     missing = {name for name, matchers in asked if "container_id" not in matchers and not matching(page, name, matchers)}
     assert missing == ELSEWHERE
-
-
-def matching(page, name, matchers):
-    """Lines of the page that a selector matches, but for job and instance, which a scrape adds."""
-    wanted = [each for each in re.findall(r'(\w+)(=~|!=|=)"([^"]*)"', matchers) if each[0] not in ("job", "instance")]
-    found = []
-    for line in re.findall(rf"^{name}(?:{{.*}})? ", page, re.MULTILINE):
-        labels = dict(re.findall(r'(\w+)="([^"]*)"', line))
-        fits = {
-            "=": lambda have, want: have == want,
-            "!=": lambda have, want: have != want,
-            "=~": lambda have, want: re.fullmatch(want, have),
-        }
-        if all(fits[operator](labels.get(label, ""), want) for label, operator, want in wanted):
-            found.append(line)
-    return found

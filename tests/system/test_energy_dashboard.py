@@ -1,0 +1,46 @@
+"""The dashboard of energy, asked of a page: recorded RAPL zones whose counters move, split by this kernel's cgroups."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from pathlib import Path
+
+import pytest
+
+from tests.dashboards.queries import matching, queries
+from tests.process import CLEAN, COMMAND, ROOT
+from tests.sources.energy_hosts import add, host
+
+pytestmark = pytest.mark.system
+
+# Of a sensor that sees the whole host; and of workloads, where all processes are in the root's cgroup.
+_ELSEWHERE = {"hw_host_power_watts", "workload_energy_joules_total", "workload_process_energy_joules_total"}
+_CONTAINER = ("k8s_", "container_")  # matchers of workloads that tests/system/test_workloads.py makes
+
+
+def test_every_selector_of_the_dashboard_finds_points(tmp_path: Path) -> None:
+    host("two-sockets", tmp_path)
+    (tmp_path / "sys/fs").mkdir()
+    (tmp_path / "sys/fs/cgroup").symlink_to("/sys/fs/cgroup")
+    counters = [path for path in tmp_path.rglob("energy_uj") if not path.is_symlink()]
+    ended = threading.Event()
+
+    def burn() -> None:
+        while not ended.wait(0.05):
+            for path in counters:
+                add(path, 1_000_000)
+
+    busy = threading.Thread(target=burn)
+    busy.start()
+    try:
+        command = [*COMMAND, "--once", "--sources", "rapl", "--path.sysfs", str(tmp_path / "sys")]
+        environ = CLEAN | {"OTEL_HOSTMETRICS_ATTRIBUTION__PROCESSES": "5"}
+        page = subprocess.run(command, env=environ, cwd=ROOT, capture_output=True, text=True, timeout=30, check=True).stdout
+    finally:
+        ended.set()
+        busy.join()
+    asked = {selector for query in queries() if query.dashboard == "energy" for selector in query.selectors}
+    asked = {(name, matchers) for name, matchers in asked if not any(each in matchers for each in _CONTAINER)}
+    assert len(asked) > 8
+    assert {name for name, matchers in asked if not matching(page, name, matchers)} <= _ELSEWHERE
