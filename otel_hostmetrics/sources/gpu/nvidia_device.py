@@ -20,7 +20,7 @@ from otel_hostmetrics.sources.gpu.points import Bound, Names, Value
 
 _HELD_DOWN = 0x08 | 0x40 | 0x80  # nvmlClocksEventReason: HW slowdown, HW thermal slowdown, HW power brake
 _SILENT = 3  # cycles in which every call failed for no known reason, before the driver is believed to be in trouble
-_HELD = ("clocks.reasons", "recovery_action")
+_HELD = {"clocks.reasons": _HELD_DOWN, "recovery_action": -1}  # which bits of them say that a GPU is degraded
 _WEAR = ("retired.pending", "remapped.pending", "remapped.failed")
 _WIDE = 1 << 32
 _Derive: TypeAlias = Callable[[Sequence[Value], Sequence[Value]], Value]  # of the fast and the slow values
@@ -84,6 +84,7 @@ class NvidiaDevice:
             fast = _complete(nvml, device, calls, (*values.FAST_FIELDS, *values.nvlink5(links)))
         self._batches = Batches(fast, slow)
         self._at = {name: place for place, name in enumerate(fast.names)}
+        self._held = [(self._at[name], mask) for name, mask in _HELD.items() if name in self._at]
         self._slow_at = {name: place for place, name in enumerate(slow.names)}
         self._derived = dict(self._derivations())
         self._narrow = {way: self._at[f"pcie.{way}"] for way in ("transmit", "receive") if f"pcie.{way}" in self._at}
@@ -184,11 +185,7 @@ class NvidiaDevice:
         return tuple(None if state is None else int(state) for state in (ok, degraded, lost, worn))
 
     def _degraded(self, fast: Sequence[Value]) -> bool | None:
-        signs = {name: fast[self._at[name]] for name in _HELD if name in self._at}
-        reasons = signs.get("clocks.reasons")
-        if reasons is not None:
-            signs["clocks.reasons"] = int(reasons) & _HELD_DOWN
-        return _told(list(signs.values()))
+        return _told([None if (value := fast[place]) is None else int(value) & mask for place, mask in self._held])
 
     def _nothing(self) -> list[Value]:
         """No value but the state, and not even that of a GPU that sleeps."""
