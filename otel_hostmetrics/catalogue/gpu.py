@@ -202,6 +202,11 @@ MIG_INSTANCES = _own(
     "hw.gpu.mig.instances", Kind.UPDOWNCOUNTER, "{instance}", "MIG devices of the GPU.", "nvmlDeviceGetMigDeviceHandleByIndex"
 )
 
+PROCESSES = _own(
+    "hw.gpu.processes", Kind.UPDOWNCOUNTER, "{process}",
+    "Processes that use the GPU; of a GPU with MIG, those of all its instances. Told in the host's PID namespace.",
+    "nvmlDeviceGet{Compute,Graphics,MPSCompute}RunningProcesses_v3, those that live",
+)  # fmt: skip
 PROCESS_MEMORY = Metric(
     "process.gpu.memory.usage", Kind.UPDOWNCOUNTER, "By", "GPU memory a process uses.",
     "nvmlDeviceGet{Compute,Graphics,MPSCompute}RunningProcesses_v3; fdinfo drm-memory-*, drm-resident-*", (PID, ID), (REGION, EXECUTABLE),
@@ -226,5 +231,5 @@ ALL = (
     MEMORY_CONTROLLER, BAR1_LIMIT, BAR1_USAGE, SHARED_LIMIT, SHARED_USAGE, FREQUENCY, FREQUENCY_LIMIT, PERFORMANCE_STATE, THROTTLE_TIME,
     THROTTLED, ECC_ERRORS, RETIRED_PAGES, REMAPPED_ROWS, REPAIR_PENDING, REPAIR_FAILED, PCIE_GENERATION, PCIE_WIDTH, PCIE_GENERATION_LIMIT,
     PCIE_WIDTH_LIMIT, PCIE_REPLAYS, PCIE_ERRORS, PCIE_THROUGHPUT, NVLINK_IO, NVLINK_ERRORS, NVLINK_LINKS, XID_ERRORS, RECOVERY_ACTION,
-    PROFILE, MIG_INSTANCES, *PROCESS, hardware.ENERGY, hardware.POWER, *hardware.THERMAL, hardware.ERRORS, hardware.STATUS,
+    PROFILE, MIG_INSTANCES, PROCESSES, *PROCESS, hardware.ENERGY, hardware.POWER, *hardware.THERMAL, hardware.ERRORS, hardware.STATUS,
 )  # fmt: skip

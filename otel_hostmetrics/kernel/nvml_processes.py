@@ -45,6 +45,7 @@ class Processes:
         self._lists = [(name, function) for name in _LISTS if (function := nvml.function(name)) is not None]
         self._utilization = nvml.function("nvmlDeviceGetProcessUtilization")
         self._seen_us = now_us - _FIRST_WINDOW_US
+        self.complete = False  # whether memory() was told of all there are: the driver has the list of compute, and none failed
         self._make_room(_ROOM)
 
     def memory(self) -> dict[int, int | None]:
@@ -53,6 +54,7 @@ class Processes:
         Raises Failure where the device is gone.
         """
         found: dict[int, int | None] = {}
+        self.complete = True
         for name, function in tuple(self._lists):
             listed = self._list(name, function)
             if listed is None:
@@ -62,6 +64,7 @@ class Processes:
                 if pid:
                     known = None if used == _NOT_AVAILABLE else used
                     found[pid] = max(known or 0, found.get(pid) or 0) if known is not None else found.get(pid)
+        self.complete &= any(name == _LISTS[0] for name, _ in self._lists)
         return found
 
     def _list(self, name: str, function: Callable[..., int]) -> list[tuple[int, ...]] | None:
@@ -72,9 +75,12 @@ class Processes:
             if code == SUCCESS:
                 return self._unpack(_PROCESS)
             check(name, code)
+            if code in UNSUPPORTED:
+                return None
             if code != INSUFFICIENT_SIZE:
-                return None if code in UNSUPPORTED else []
+                break
             self._make_room(self._count.value)
+        self.complete = False
         return []
 
     def _make_room(self, entries: int) -> None:

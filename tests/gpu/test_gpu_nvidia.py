@@ -14,7 +14,7 @@ from otel_hostmetrics.catalogue import gpu as rows
 from otel_hostmetrics.catalogue import hardware
 from otel_hostmetrics.collect import Collector
 from otel_hostmetrics.errors import Reason
-from otel_hostmetrics.kernel.hostfs import HostFS
+from otel_hostmetrics.kernel.hostfs import HostFS, in_first_pid_namespace
 from otel_hostmetrics.model import State
 from otel_hostmetrics.settings import Gpu as GpuSettings
 from otel_hostmetrics.settings import Seconds, Settings
@@ -278,6 +278,51 @@ def test_processes_carry_their_pid_and_ghosts_are_dropped(source, fake):
     assert points(reading, rows.PROCESS_MEMORY) == {named: 123_000_000}
     assert by_id(reading, rows.PROCESS_UTILIZATION, **{"hw.gpu.task": "general"}) == {UUIDS[0]: 0.55}
     assert all(series.resource is None for series in reading.columns[rows.PROCESS_MEMORY].series)
+
+
+sees_all_processes = pytest.mark.skipif(not in_first_pid_namespace(), reason="needs the host's PID namespace, as the agent does to count")
+
+
+@pytest.fixture
+def counted(fake, host):
+    """hw.id -> processes, on a host all of whose processes are seen: 11 lives, 12 is a zombie."""
+    for pid, state in ((11, "S"), (12, "Z")):
+        (host / f"proc/{pid}").mkdir(parents=True)
+        (host / f"proc/{pid}/stat").write_text(f"{pid} (python) {state} {' '.join(['1'] * 40)}\n")
+    gpu = Gpu(HostFS(str(host)), Settings(gpu=settings(fake, xid=False, slow_interval=Seconds(0.001))))
+    gpu.open()
+
+    def read(**values):
+        fake.set(**values)
+        time.sleep(0.002)
+        return by_id(gpu.read(), rows.PROCESSES)
+
+    yield read
+    gpu.close()
+
+
+@sees_all_processes
+def test_processes_are_counted_as_far_as_they_live(counted):
+    assert counted() == {UUIDS[0]: 0, UUIDS[1]: 0}
+    assert counted(process_0=11, ghost_0=12, ghost_1=12) == {UUIDS[0]: 1, UUIDS[1]: 0}
+
+
+@sees_all_processes
+def test_no_processes_is_not_what_is_said_where_the_lists_cannot_be_read(counted, fake):
+    lists = [f"code_nvmlDeviceGet{kind}RunningProcesses_v3" for kind in ("Compute", "Graphics", "MPSCompute")]
+    counted()
+    assert counted(**{lists[1]: 999}) == {}
+    assert counted(**{lists[1]: 0}) == {UUIDS[0]: 0, UUIDS[1]: 0}
+    assert counted(lost_1=1) == {UUIDS[0]: 0}
+    assert counted(**{lists[2]: 3}) == {UUIDS[0]: 0}  # a driver without MPS
+    assert counted(**{lists[0]: 3}) == {}
+
+
+@sees_all_processes
+def test_a_divided_gpu_has_the_processes_of_its_instances_each_once(counted):
+    found = counted(mig_0=2, process_0=11)
+    assert [found[each] for each in found if each.startswith("MIG-")] == [1, 1]
+    assert (found[UUIDS[0]], found[UUIDS[1]]) == (1, 0)
 
 
 def test_a_zombie_uses_no_gpu(source, fake):

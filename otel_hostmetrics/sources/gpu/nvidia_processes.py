@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from otel_hostmetrics.catalogue import gpu as rows
 from otel_hostmetrics.catalogue.model import Attributes, Metric, Number
 from otel_hostmetrics.catalogue.process import process
 from otel_hostmetrics.errors import Reason, Unavailable
-from otel_hostmetrics.kernel.hostfs import HostFS
+from otel_hostmetrics.kernel.hostfs import HostFS, in_first_pid_namespace
 from otel_hostmetrics.kernel.nvml import LOST, Device, Failure, Nvml
-from otel_hostmetrics.kernel.nvml_processes import Processes
+from otel_hostmetrics.kernel.nvml_processes import Processes, Sample
 from otel_hostmetrics.kernel.proc_exe import Executables
+from otel_hostmetrics.sources.gpu.nvidia_device import identity
 from otel_hostmetrics.sources.gpu.processes import living
 
 _Points = dict[Metric, list[tuple[Attributes, Number]]]
@@ -28,6 +29,8 @@ class NvidiaProcesses:
         now_us = time.time_ns() // 1000
         divided = {device.parent for device in devices}
         self._fs = fs
+        self._devices = devices
+        self._all_seen = in_first_pid_namespace()  # whatever procfs shows: the driver lists the processes of the caller's namespace
         self._executables = Executables(fs.proc())
         self._lists = [(device, Processes(nvml, device, now_us)) for device in devices if device.uuid not in divided]
         self.any = False  # somebody used a GPU in the last cycle
@@ -35,7 +38,8 @@ class NvidiaProcesses:
 
     def read(self, awake: Collection[str]) -> dict[Metric, Sequence[tuple[Attributes, Number]]]:
         """Of the devices whose UUIDs are in *awake*. Raises Failure where the driver is in trouble; a lost GPU is left out."""
-        points: _Points = {rows.PROCESS_MEMORY: [], rows.PROCESS_UTILIZATION: []}
+        points: _Points = {rows.PROCESSES: [], rows.PROCESS_MEMORY: [], rows.PROCESS_UTILIZATION: []}
+        users: dict[str, set[int]] = {}
         spoken_of, found = 0, 0
         self._executables.begin()
         for device, processes in self._lists:
@@ -50,18 +54,36 @@ class NvidiaProcesses:
                 continue
             who = self._who({*pids, *(sample.pid for sample in samples)})
             spoken_of, found = spoken_of + len(pids), found + len(who)
-            for pid, used in pids.items():
-                if used is not None and pid in who:
-                    points[rows.PROCESS_MEMORY].append(({**who[pid], rows.ID: device.uuid}, used))
-            for pid, *shares in samples:
-                if pid in who:
-                    for task, share in zip(("general", "encoder", "decoder"), shares, strict=True):
-                        points[rows.PROCESS_UTILIZATION].append(({**who[pid], rows.ID: device.uuid, rows.TASK: task}, share / 100))
+            if processes.complete and self._all_seen:
+                users[device.uuid] = who.keys() & pids.keys()
+            points[rows.PROCESS_MEMORY] += _memory(device, pids, who)
+            points[rows.PROCESS_UTILIZATION] += _utilization(device, samples, who)
+        points[rows.PROCESSES] += self._counted(users)
         self.any = spoken_of > 0
         self.problems = [_STRANGERS] if spoken_of and not found else self._executables.problems
         return {metric: some for metric, some in points.items() if some}
+
+    def _counted(self, users: Mapping[str, set[int]]) -> Iterator[tuple[Attributes, Number]]:
+        """Of every device by itself, and of GPUs of which each instance is known."""
+        for device in self._devices:
+            parts = [each.uuid for each in self._devices if each.parent == device.uuid] or [device.uuid]
+            if users.keys() >= set(parts):
+                yield identity(device).attributes(rows.PROCESSES, {}), len(set().union(*(users[part] for part in parts)))
 
     def _who(self, pids: Collection[int]) -> dict[int, Attributes]:
         """Of those that live."""
         found = ((pid, living(self._fs, pid)) for pid in pids)
         return {pid: process(pid, self._executables.name(pid, mark)) for pid, mark in found if mark is not None}
+
+
+def _memory(device: Device, pids: Mapping[int, int | None], who: Mapping[int, Attributes]) -> Iterator[tuple[Attributes, Number]]:
+    for pid, used in pids.items():
+        if used is not None and pid in who:
+            yield {**who[pid], rows.ID: device.uuid}, used
+
+
+def _utilization(device: Device, samples: Sequence[Sample], who: Mapping[int, Attributes]) -> Iterator[tuple[Attributes, Number]]:
+    for pid, *shares in samples:
+        if pid in who:
+            for task, share in zip(("general", "encoder", "decoder"), shares, strict=True):
+                yield {**who[pid], rows.ID: device.uuid, rows.TASK: task}, share / 100
