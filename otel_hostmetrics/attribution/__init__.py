@@ -1,20 +1,19 @@
 """Energy by workload: what others measured in this cycle, split by who used the processors and GPUs.
 
-Of a component's energy the share of time in which it was busy is *active*, the rest *idle*; of a GPU, what it draws at rest
-is idle once that is known (idle.py). Active energy of processors and
-of the memory behind them goes to workloads by CPU time of their cgroups (groups.py), that of GPUs by the use of their
-processes (gpus.py); what is used by none is *unattributed*. All are integers and the last one is what is left of the whole,
-so that the sum is the measured energy, whatever was read.
+Of a component's energy the share of time in which it was busy is *active*, the rest *idle*; of a GPU whose idle power is known,
+idle is what it takes anyway (idle.py). Active energy of processors and of the memory behind them goes to workloads by CPU time of
+their cgroups (groups.py), that of GPUs by the use of their processes (gpus.py); what is used by none is *unattributed*. All are
+integers and the last one is what is left of the whole, so that the sum is the measured energy, whatever was read.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import ClassVar
 
 from otel_hostmetrics.attribution.energy import Columns, Meters, Step, points
-from otel_hostmetrics.attribution.gpus import WHOLE, Gpus
+from otel_hostmetrics.attribution.gpus import WHOLE, Gpus, Use
 from otel_hostmetrics.attribution.groups import Groups
 from otel_hostmetrics.attribution.idle import Idle
 from otel_hostmetrics.attribution.ledger import Ledger
@@ -42,9 +41,11 @@ class Attribution:
     metrics: ClassVar[tuple[Metric, ...]] = rows.ALL
     blocking: ClassVar[bool] = False
 
-    def __init__(self, fs: HostFS, settings: Settings) -> None:
+    def __init__(self, fs: HostFS, settings: Settings, clock: Callable[[], int] = time.monotonic_ns) -> None:
         self._fs = fs
         self._settings = settings
+        self._clock = clock
+        self._idle = Idle(settings.gpu_idle_power)
         self._columns: Mapping[str, Columns] = {}
         self._again = _APART
         self._cpu = CpuTime(0, 0)
@@ -68,7 +69,6 @@ class Attribution:
         self._cpu = self._stat.read()
         self._times = CgroupTimes(self._fs, Budget(rlimit.kept(self._settings.descriptors, 2)), self._settings.max_cgroups)
         self._groups = Groups(self._times)
-        self._idle = Idle(self._settings.gpu_idle_power)
         self._gpus = Gpus(self._fs.proc(), self._groups)
         self._processes = Processes(self._fs.proc(), self._groups, self._settings.processes)
 
@@ -76,9 +76,10 @@ class Attribution:
         assert self._times is not None  # open() came first
         now_ns = time.time_ns()
         self._ledger.forget(self._groups.read())
-        steps = self._meters.steps(self._columns, time.monotonic())
+        clock_ns = self._clock()
+        steps = self._meters.steps(self._columns, clock_ns)
         self._charge_processors([step for step in steps if step.component != rows.GPU])
-        self._charge_gpus([step for step in steps if step.component == rows.GPU])
+        self._charge_gpus([step for step in steps if step.component == rows.GPU], clock_ns)
         columns = self._ledger.columns()
         problems = [Unavailable(Reason.UNREADABLE, "attribution.max_cgroups", _FULL)] if self._times.full else []
         if self._settings.processes:
@@ -86,7 +87,8 @@ class Attribution:
             problems += self._processes.problems
         self._since_ns = now_ns
         again, self._again = self._again, 0.0
-        return Reading(columns, problems=problems, facts={"cgroups": len(self._times.cgroups)}, again=again)
+        facts = {"cgroups": len(self._times.cgroups), "gpu_idle_watts": self._idle.watts}
+        return Reading(columns, problems=problems, facts=facts, again=again)
 
     def _charge_processors(self, steps: Sequence[Step]) -> None:
         """Where nobody could read energy in this cycle, the next one splits that of both by the time of both."""
@@ -105,16 +107,24 @@ class Attribution:
         for group, own in users:
             group.own, group.charged = 0, own
 
-    def _charge_gpus(self, steps: Sequence[Step]) -> None:
+    def _charge_gpus(self, steps: Sequence[Step], now_ns: int) -> None:
         uses = self._gpus.uses(self._columns)
+        self._idle.look(self._columns, now_ns)
         for step in steps:
             use = uses.get(step.id)
-            if use is None:  # nothing tells whether it was idle
-                self._ledger.charge(rows.GPU, step.microjoules, step.microjoules, (), 1, self._since_ns)
-            else:
-                idle = self._idle.microjoules(step.id, step.microjoules, step.seconds, busy=use.busy > 0)
-                active = step.microjoules * use.busy // WHOLE if idle is None else step.microjoules - idle
-                self._ledger.charge(rows.GPU, step.microjoules, active, use.users, use.shared, self._since_ns)
+            active = self._active(step, use, now_ns)
+            users, shared = (use.users, use.shared) if use else ((), 1)
+            self._ledger.charge(rows.GPU, step.microjoules, active, users, shared, self._since_ns)
+
+    def _active(self, step: Step, use: Use | None, now_ns: int) -> int:
+        """Of a GPU's energy: nothing if nobody was there, all of it if nothing tells of its use, and else what is not idle."""
+        if self._idle.unused(step, now_ns) and not (use and use.busy):
+            self._idle.learn(step)
+            return 0
+        if use is None:
+            return step.microjoules
+        idle = self._idle.energy(step)
+        return step.microjoules * use.busy // WHOLE if idle is None else step.microjoules - idle
 
     def close(self) -> None:
         """May be called again."""

@@ -20,28 +20,25 @@ class Step(NamedTuple):
     component: str  # cpu, memory, gpu
     id: str  # hw.id
     microjoules: int
-    seconds: float
+    ns: int  # for how long; 0 where nothing is known
 
 
 class Meters:
     """Steps of every ``hw.energy``, in whole microjoules: those of all cycles add up to the growth of the rounded counter."""
 
     def __init__(self) -> None:
-        self._last: dict[tuple[str, str], tuple[int, float]] = {}
+        self._last: dict[tuple[str, str], tuple[int, int]] = {}  # microjoules, and when
 
-    def steps(self, columns: Mapping[str, Columns], at: float) -> list[Step]:
-        """One for each part that was seen before; *at* is the time in seconds.
-
-        A counter that fell began anew: nothing is known of the time between.
-        """
+    def steps(self, columns: Mapping[str, Columns], now_ns: int) -> list[Step]:
+        """One for each part, to *now_ns* (monotonic). A counter that fell began anew: nothing is known of the time between."""
         found = []
         for attributes, joules in points(columns, hardware.ENERGY):
             component, part = str(attributes[hardware.TYPE]), str(attributes[hardware.ID])
             if component in _COMPONENTS:
                 now = round(joules * 1_000_000)
-                before, since = self._last.get((component, part), (now, at))
-                self._last[component, part] = now, at
-                found.append(Step(component, part, max(now - before, 0), at - since))
+                before, since_ns = self._last.get((component, part), (now, now_ns))
+                self._last[component, part] = now, now_ns
+                found.append(Step(component, part, now - before, now_ns - since_ns) if now >= before else Step(component, part, 0, 0))
         return found
 
 

@@ -1,29 +1,55 @@
-"""What a GPU draws while it does nothing: learned, or told by the configuration.
+"""What a GPU takes while nobody uses it: configured, or the least that was seen.
 
-The share of time in which a GPU was busy says little of its energy: a kernel on one of its many units makes it busy all the
-time, and at half the time it draws far more than half of its power. What it draws at rest is the same all the time.
+No process on a GPU is a fact only where ``hw.gpu.processes`` says 0. Power is that of whole windows without any: a GPU that was
+just left takes a while to slow down, and counters of energy move in steps of up to 100 ms, hence the length and the minimum.
 """
 
 from __future__ import annotations
 
-_SHORTEST = 1.0  # s: energy counters are updated every 20 to 100 ms
+from collections.abc import Mapping
+
+from otel_hostmetrics.attribution.energy import Columns, Step, points
+from otel_hostmetrics.catalogue import gpu
+
+_WINDOW_NS = 5_000_000_000
+_SECOND_NS = 1_000_000_000
 
 
 class Idle:
-    """*watts* of each GPU; 0: the least seen in an interval at whose both ends it was not busy."""
+    """GPUs by hw.id. *watts* is what is configured for each of them; 0 = learn it."""
 
-    def __init__(self, watts: float) -> None:
-        self._told = watts
-        self._least: dict[str, float] = {}  # microjoules per second, by hw.id
-        self._resting: set[str] = set()  # at the end of the last interval
+    def __init__(self, watts: float = 0.0) -> None:
+        self._configured = round(watts * 1_000_000)
+        self._least: dict[str, int] = {}  # microwatts
+        self._free_since: dict[str, int] = {}  # ns: without processes in every cycle from then on
+        self._window: dict[str, tuple[int, int]] = {}  # microjoules and ns of the window that is not over
 
-    def microjoules(self, part: str, measured: int, seconds: float, *, busy: bool) -> int | None:
-        """Of what was *measured* in an interval, what the GPU would have taken at rest; None if that is not known."""
-        rested = part in self._resting
-        (self._resting.discard if busy else self._resting.add)(part)
-        if rested and not busy:
-            if seconds >= _SHORTEST and measured:
-                self._least[part] = min(self._least.get(part, measured / seconds), measured / seconds)
-            return measured
-        watts = self._told or self._least.get(part, 0.0) / 1e6
-        return min(round(watts * 1e6 * seconds), measured) if watts else None  # it worked, though perhaps not to the end
+    def look(self, columns: Mapping[str, Columns], now_ns: int) -> None:
+        """Which GPUs have no process now (monotonic ns). Those of which nothing is told may have some."""
+        free = [str(attributes[gpu.ID]) for attributes, processes in points(columns, gpu.PROCESSES) if processes == 0]
+        self._free_since = {part: self._free_since.get(part, now_ns) for part in free}
+        self._window = {part: window for part, window in self._window.items() if part in self._free_since}
+
+    def unused(self, step: Step, now_ns: int) -> bool:
+        """Whether there was no process at both ends of *step*, which ends now, nor in any cycle between."""
+        since_ns = self._free_since.get(step.id)
+        return since_ns is not None and since_ns <= now_ns - step.ns
+
+    def learn(self, step: Step) -> None:
+        """The energy of a GPU that nobody used."""
+        energy, ns = self._window.pop(step.id, (0, 0))
+        energy, ns = energy + step.microjoules, ns + step.ns
+        if ns < _WINDOW_NS:
+            self._window[step.id] = energy, ns
+        elif power := energy * _SECOND_NS // ns:  # no power at all is a counter that stands still
+            self._least[step.id] = min(power, self._least.get(step.id, power))
+
+    def energy(self, step: Step) -> int | None:
+        """The microjoules of *step* that the GPU would have taken anyway; None where that is not known."""
+        power = self._configured or self._least.get(step.id)
+        return min(step.microjoules, power * step.ns // _SECOND_NS) if power else None
+
+    @property
+    def watts(self) -> dict[str, float]:
+        """What was learned."""
+        return {part: power / 1_000_000 for part, power in self._least.items()}

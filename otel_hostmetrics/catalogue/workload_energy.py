@@ -17,8 +17,8 @@ CPU, MEMORY, GPU = "cpu", "memory", "gpu"
 WORKLOAD = Metric(
     "workload.energy", Kind.COUNTER, "J",
     "Active energy by container (its id), pod (its uid: what none of its containers used), systemd service, or other cgroup (its path).",
-    "hw.energy x busy share of /proc/stat, by cpu.stat usage_usec or cpuacct.usage of the cgroup; of GPUs: by process.gpu.utilization "
-    "or process.gpu.time of its processes",
+    "hw.energy x busy share of /proc/stat, by cpu.stat usage_usec or cpuacct.usage of the cgroup; of GPUs: hw.energy less energy.idle, by "
+    "process.gpu.utilization or process.gpu.time of its processes",
     (TYPE, NAME, COMPONENT), integer=False,
 )  # fmt: skip
 PROCESS = Metric(
@@ -28,13 +28,17 @@ PROCESS = Metric(
     (PID, TYPE, NAME), (EXECUTABLE,), integer=False,
 )  # fmt: skip
 IDLE = Metric(
-    "energy.idle", Kind.COUNTER, "J", "Energy of the time in which the component had nothing to do.",
-    "hw.energy x (1 - busy share): of processors and memory by /proc/stat, of GPUs by hw.gpu.utilization", (COMPONENT,), integer=False,
+    "energy.idle", Kind.COUNTER, "J",
+    "Energy that no work took: of the time in which the component had nothing to do; of GPUs, where known, what they take anyway.",
+    "hw.energy x (1 - busy share): of processors and memory by /proc/stat, of GPUs by hw.gpu.utilization; of GPUs whose idle power is "
+    "known (attribution.gpu_idle_power, or the least seen while hw.gpu.processes was 0): that power x time; all while no process is there",
+    (COMPONENT,), integer=False,
 )  # fmt: skip
 UNATTRIBUTED = Metric(
     "energy.unattributed", Kind.COUNTER, "J",
-    "Active energy of no workload: interrupts, kernel threads, processes in the root cgroup, GPU work of which no process is told.",
-    "hw.energy x busy share, less workload.energy", (COMPONENT,), integer=False,
+    "Active energy of no workload: interrupts, kernel threads, processes in the root cgroup, GPU work of which no process is told, "
+    "GPUs kept awake by processes that do nothing.",
+    "hw.energy less energy.idle and workload.energy", (COMPONENT,), integer=False,
 )  # fmt: skip
 MEASURED = Metric(
     "energy.measured", Kind.COUNTER, "J", "The energy that was split: of all parts of the component, since attribution began.",

@@ -126,7 +126,8 @@ class Attribution(Section, frozen=True):
         int, Meta(ge=0, le=1000, description="Also tell of that many processes, those that used most; reads /proc/PID/stat of all")
     ] = 0
     gpu_idle_power: Annotated[
-        float, Meta(ge=0, description="Watts a GPU draws at rest; 0 = the least seen while it was not busy, and until then its busy share")
+        float,
+        Meta(ge=0, le=10_000, description="W that each GPU takes while nobody uses it; 0 = the least seen while no process was on it"),
     ] = 0.0
     max_cgroups: Annotated[int, Meta(ge=1, description="Cgroups that are read; those beyond count as the ones around them")] = 20_000
     descriptors: Annotated[

@@ -27,12 +27,15 @@ class Cycles:
 
     def __init__(self, machine: Machine, joules: Parts, **settings: Any) -> None:
         self._descriptors = len(os.listdir("/proc/self/fd"))
-        self.stage = Attribution(machine.fs, Settings(**settings))
+        self.now_ns = 0  # moved by tests
+        self.stage = Attribution(machine.fs, Settings(**settings), clock=lambda: self.now_ns)
         self.stage.take({"x": energy(joules)})
         self.stage.open()
         self.cycle(joules)
 
-    def cycle(self, joules: Parts, more: Mapping[Metric, Column] | None = None) -> Reading:
+    def cycle(self, joules: Parts, more: Mapping[Metric, Column] | None = None, seconds: float = 0) -> Reading:
+        """After *seconds*."""
+        self.now_ns += round(seconds * 1e9)
         self.stage.take({"x": energy(joules), "gpu": more or {}})
         self.reading = self.stage.read()
         return self.reading

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,9 +13,10 @@ from otel_hostmetrics.attribution import Attribution
 from otel_hostmetrics.attribution.identity import Workload, workload
 from otel_hostmetrics.catalogue import gpu
 from otel_hostmetrics.catalogue import workload_energy as rows
+from otel_hostmetrics.catalogue.model import Metric
 from otel_hostmetrics.catalogue.process import EXECUTABLE
 from otel_hostmetrics.errors import Reason, Unavailable
-from otel_hostmetrics.model import State
+from otel_hostmetrics.model import Column, Reading, State
 from otel_hostmetrics.settings import Attribution as Settings
 from otel_hostmetrics.settings import General, Paths
 from otel_hostmetrics.settings import Settings as Everything
@@ -138,21 +139,6 @@ def test_gpu_energy_goes_by_its_processes(machine: Machine) -> None:
         assert [part(reading, row, "gpu") for row in (rows.MEASURED, rows.IDLE, rows.UNATTRIBUTED)] == [100, 20, 40]
 
 
-def test_what_a_gpu_takes_beyond_its_rest_is_active(machine: Machine) -> None:
-    rest, work = (points(gpu.UTILIZATION, ({"hw.id": "GPU-1", "hw.gpu.task": "general"}, share)) for share in (0.0, 0.5))
-    with Cycles(machine, {GPU: 0}) as cycles:
-        cycles.cycle({GPU: 100}, rest)
-        began = time.monotonic()
-        time.sleep(1.05)
-        cycles.cycle({GPU: 170}, rest)
-        learned = time.monotonic() - began
-        time.sleep(0.5)
-        reading = cycles.cycle({GPU: 570}, work)
-        assert part(reading, rows.MEASURED, "gpu") == 570
-        assert 170 < part(reading, rows.IDLE, "gpu") < 170 + 70 / learned * 1.0
-        assert part(reading, rows.IDLE, "gpu") + part(reading, rows.UNATTRIBUTED, "gpu") == 570
-
-
 def test_processes_that_together_use_more_than_a_gpu_share_all_of_it(machine: Machine) -> None:
     """Time-slicing: shares are samples of different moments."""
     machine.process(11, IN_A)
@@ -178,6 +164,67 @@ def test_gpu_time_is_a_share_of_the_interval(machine: Machine) -> None:
         cycles.cycle({GPU: 0}, points(gpu.PROCESS_TIME, (attributes, 100.0)))
         reading = cycles.cycle({GPU: 50}, points(gpu.PROCESS_TIME, (attributes, 200.0)))
         assert workloads(reading, "gpu") == {A: 50}
+
+
+def on_gpu(processes: int | None, busy: float, **shares: float) -> dict[Metric, Column]:
+    """*shares* are those of the processes p11, p12..."""
+    part: dict[str, Any] = {"hw.id": "GPU-1"}
+    told = points(gpu.UTILIZATION, ({**part, "hw.gpu.task": "general"}, busy))
+    told |= points(gpu.PROCESSES, (part, processes)) if processes is not None else {}
+    return told | points(
+        gpu.PROCESS_UTILIZATION,
+        *(({**part, "process.pid": int(pid[1:]), "hw.gpu.task": "general"}, share) for pid, share in shares.items()),
+    )
+
+
+def of_gpu(reading: Reading) -> list[float]:
+    return [part(reading, row, "gpu") for row in (rows.MEASURED, rows.IDLE, rows.UNATTRIBUTED)]
+
+
+def test_what_a_gpu_takes_anyway_is_idle_once_it_was_seen_without_processes(machine: Machine) -> None:
+    """30 W with nobody there. Then 10 s at 100 W, half busy by A: 700 J are A's, where its busy share would be 500."""
+    machine.process(11, IN_A)
+    with Cycles(machine, {GPU: 0}) as cycles:
+        cycles.cycle({GPU: 0}, on_gpu(0, 0.0), 10)
+        cycles.cycle({GPU: 300}, on_gpu(0, 0.0), 10)
+        reading = cycles.cycle({GPU: 1300}, on_gpu(1, 0.5, p11=0.5), 10)
+        assert workloads(reading, "gpu") == {A: 700}
+        assert of_gpu(reading) == [1300, 600, 0]
+        assert reading.facts["gpu_idle_watts"] == {"GPU-1": 30}
+        reading = cycles.cycle({GPU: 1500}, on_gpu(1, 0.5, p11=0.5), 10)  # less than idle: all of it is
+        assert of_gpu(reading) == [1500, 800, 0]
+        reading = cycles.cycle({GPU: 2000}, on_gpu(1, 0.0), 10)  # kept awake by a process that does nothing
+        assert of_gpu(reading) == [2000, 1100, 200]
+
+
+def test_a_gpu_without_processes_is_idle_whatever_it_takes(machine: Machine) -> None:
+    """But not where something used it all the same: a guest, or a process that came and went."""
+    with Cycles(machine, {GPU: 0}) as cycles:
+        cycles.cycle({GPU: 0}, on_gpu(0, 0.0), 10)
+        assert of_gpu(cycles.cycle({GPU: 900}, points(gpu.PROCESSES, ({"hw.id": "GPU-1"}, 0)), 10)) == [900, 900, 0]
+        assert of_gpu(cycles.cycle({GPU: 2900}, on_gpu(0, 0.5), 10)) == [2900, 1800, 1100]
+
+
+@pytest.mark.parametrize("between", [1, None])
+def test_idle_power_is_not_learned_while_a_process_was_or_may_have_been_there(machine: Machine, between: int | None) -> None:
+    """Where it is not known, the busy share decides: with nothing busy all is idle, as before."""
+    with Cycles(machine, {GPU: 0}) as cycles:
+        cycles.cycle({GPU: 0}, on_gpu(0, 0.0), 10)
+        cycles.cycle({}, on_gpu(between, 0.0), 10)
+        cycles.cycle({}, on_gpu(0, 0.0), 10)
+        cycles.cycle({GPU: 300}, on_gpu(0, 0.0), 10)  # the energy of 30 s
+        reading = cycles.cycle({GPU: 400}, on_gpu(1, 0.25), 10)
+        assert reading.facts["gpu_idle_watts"] == {}
+        assert of_gpu(reading) == [400, 375, 25]
+
+
+def test_configured_idle_power_needs_no_learning(machine: Machine) -> None:
+    machine.process(11, IN_A)
+    with Cycles(machine, {GPU: 0}, gpu_idle_power=20) as cycles:
+        reading = cycles.cycle({GPU: 1000}, on_gpu(None, 0.8, p11=0.4), 10)
+        assert workloads(reading, "gpu") == {A: 400}
+        assert of_gpu(reading) == [1000, 200, 400]
+        assert of_gpu(cycles.cycle({GPU: 1500}, {}, 10)) == [1500, 200, 900]  # nothing tells of its use
 
 
 def processes(cycles: Cycles) -> dict[int, float]:

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from otel_hostmetrics.attribution import Attribution
 from otel_hostmetrics.catalogue import gpu
 from otel_hostmetrics.catalogue import workload_energy as rows
+from otel_hostmetrics.catalogue.model import Metric
 from otel_hostmetrics.collect import Collector
+from otel_hostmetrics.model import Column
 from otel_hostmetrics.settings import Attribution as AttributionSettings
 from otel_hostmetrics.sources.rapl import Rapl
 from otel_hostmetrics.telemetry import Telemetry
@@ -36,6 +38,9 @@ _ACTIONS = st.one_of(
     st.tuples(st.just("reset"), st.sampled_from(PARTS), st.just(0)),
     st.tuples(st.just("unreadable"), st.sampled_from(PARTS), st.just(0)),
     st.tuples(st.just("gpu"), st.sampled_from((1, 2, 3)), st.integers(0, 1000)),
+    st.tuples(st.just("idle"), st.just(0), st.integers(0, 1)),
+    st.tuples(st.just("processes"), st.sampled_from((None, 0, 1)), st.just(0)),
+    st.tuples(st.just("wait"), st.just(0), st.integers(0, 20 * 10**9)),
 )
 
 
@@ -47,6 +52,8 @@ class Script:
         self.joules = dict.fromkeys(PARTS, 5.0)
         self.away: set[tuple[str, str]] = set()
         self.shares: dict[int, float] = {}
+        self.processes: int | None = None
+        self.waited = 0  # ns since the last cycle
         self.seen = dict(self.joules)
         self.measured = dict.fromkeys(("cpu", "memory", "gpu"), 0)
 
@@ -63,8 +70,18 @@ class Script:
             "reset": lambda: self.joules.update({which: 0.25}),  # type: ignore[dict-item]
             "unreadable": lambda: self.away.add(which),  # type: ignore[arg-type]
             "gpu": lambda: self.shares.update({which: amount / 1000}),  # type: ignore[dict-item]
+            "idle": self.shares.clear,
+            "processes": lambda: setattr(self, "processes", which),
+            "wait": lambda: setattr(self, "waited", self.waited + amount),
         }
         actions[what]()
+
+    def seen_on_gpu(self) -> dict[Metric, Column]:
+        told = points(
+            gpu.PROCESS_UTILIZATION,
+            *(({"process.pid": pid, "hw.id": "GPU-1", "hw.gpu.task": "general"}, share) for pid, share in self.shares.items()),
+        )
+        return told if self.processes is None else told | points(gpu.PROCESSES, ({"hw.id": "GPU-1"}, self.processes))
 
     def visible(self) -> dict[tuple[str, str], float]:
         found = {each: value for each, value in self.joules.items() if each not in self.away}
@@ -76,24 +93,25 @@ class Script:
 
 
 @pytest.mark.parametrize("version", [1, 2])
-@given(st.lists(st.lists(_ACTIONS, max_size=8), max_size=6))
+@given(st.lists(st.lists(_ACTIONS, max_size=8), max_size=6), st.sampled_from((0.0, 0.0, 1e-6, 33.3)))
 @settings(max_examples=40, deadline=None)
-def test_measured_is_idle_and_unattributed_and_workloads_in_every_cycle_and_nothing_ever_falls(version: int, script: list[list[Action]]):
+def test_measured_is_idle_and_unattributed_and_workloads_in_every_cycle_and_nothing_ever_falls(
+    version: int, script: list[list[Action]], idle_watts: float
+):
     with tempfile.TemporaryDirectory() as directory:
         machine = Machine(Path(directory), version)
         machine.make(PATHS[0])
         for pid in (1, 2):
             machine.process(pid, PATHS[0])
         run = Script(machine)
-        with Cycles(machine, run.joules, processes=5) as cycles:
+        with Cycles(machine, run.joules, processes=5, gpu_idle_power=idle_watts) as cycles:
             before = dict(microjoules(cycles.reading))
             kept = [cycles.reading]  # series stay alive, so that ids are not used again
             for actions in script:
                 for action in actions:
                     run.do(action)
-                shares = points(gpu.PROCESS_UTILIZATION, *(({"process.pid": pid, "hw.id": "GPU-1", "hw.gpu.task": "general"}, share)
-                                                           for pid, share in run.shares.items()))  # fmt: skip
-                kept.append(cycles.cycle(run.visible(), shares))
+                kept.append(cycles.cycle(run.visible(), run.seen_on_gpu(), run.waited / 1e9))
+                run.waited = 0
                 now = dict(microjoules(cycles.reading))
                 steps = {key: value - before.get(key, 0) for key, value in now.items()}
                 assert all(step >= 0 for step in steps.values())
