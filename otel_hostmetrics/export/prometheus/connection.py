@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-import selectors
+import select
 import socket
 import time
 from collections.abc import Callable
@@ -55,7 +55,7 @@ class Connection:
     ) -> None:
         self.socket = client
         self.deadline = time.monotonic() + timeout
-        self.watched = selectors.EVENT_READ  # what the server waits for
+        self.watched = select.EPOLLIN  # what the server waits for
         self._answer = answer
         self._measure = measure
         self._known = known

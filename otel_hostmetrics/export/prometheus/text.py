@@ -61,8 +61,19 @@ class _Numbers:
         value = b" %d\n" if integer else b" %a\n"  # %d is bytes' fast path for int; %a is repr()
         start = name.encode()
         self._template = start + (value + start).join(label.replace(b"%", b"%%") for label in labels) + value
+        self._values: Sequence[Number] = ()  # of the last page, if they cannot be changed
+        self._lines = b""  # theirs, once they were the same twice
 
     def fill(self, values: Sequence[Number]) -> bytes:
+        """Settings and facts are the very same tuple in most cycles."""
+        if values is not self._values:
+            self._values = values if isinstance(values, tuple) else ()
+            self._lines = b""
+            return self._spell(values)
+        self._lines = self._lines or self._spell(values)
+        return self._lines
+
+    def _spell(self, values: Sequence[Number]) -> bytes:
         total = sum(values)
         if isinstance(total, int) if self._integer else total - total == 0:  # inf - inf and nan - nan are nan
             return self._template % tuple(values)

@@ -94,7 +94,7 @@ class Columns:
         if steps != self._steps:
             self._steps = steps
             self._counts = {
-                rows.WRAPS: self._wraps.column([wraps for wraps, _ in steps]),
+                rows.WRAPS: self._wraps.column(tuple(wraps for wraps, _ in steps)),
                 rows.RESETS: self._resets.column([resets for _, resets in steps]),
             }
         joules = _without([meter.total * meter.joules_each for meter in meters], failed)
