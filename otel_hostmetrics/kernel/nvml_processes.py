@@ -7,6 +7,7 @@ SMs), and repeats old samples. What cannot be true is left out here; whether a p
 from __future__ import annotations
 
 import ctypes
+import functools
 import struct
 from collections.abc import Callable
 from typing import Final, NamedTuple
@@ -42,7 +43,8 @@ class Processes:
     def __init__(self, nvml: Nvml, device: Device, now_us: int) -> None:
         """*now_us* is the Unix time."""
         self._handle = device.handle
-        self._lists = [(name, function) for name in _LISTS if (function := nvml.function(name)) is not None]
+        self._functions = {name: function for name in _LISTS if (function := nvml.function(name)) is not None}
+        self._lists: dict[str, Callable[[], int]] = dict(self._functions)
         self._utilization = nvml.function("nvmlDeviceGetProcessUtilization")
         self._seen_us = now_us - _FIRST_WINDOW_US
         self.complete = False  # whether memory() was told of all there are: the driver has the list of compute, and none failed
@@ -55,23 +57,23 @@ class Processes:
         """
         found: dict[int, int | None] = {}
         self.complete = True
-        for name, function in tuple(self._lists):
-            listed = self._list(name, function)
+        for name in tuple(self._lists):
+            listed = self._list(name)
             if listed is None:
-                self._lists.remove((name, function))
+                del self._lists[name]
                 continue
             for pid, used, _, _ in listed:
                 if pid:
                     known = None if used == _NOT_AVAILABLE else used
                     found[pid] = max(known or 0, found.get(pid) or 0) if known is not None else found.get(pid)
-        self.complete &= any(name == _LISTS[0] for name, _ in self._lists)
+        self.complete &= _LISTS[0] in self._lists
         return found
 
-    def _list(self, name: str, function: Callable[..., int]) -> list[tuple[int, ...]] | None:
+    def _list(self, name: str) -> list[tuple[int, ...]] | None:
         """One list; None if the driver does not have it. It may grow between the two calls, hence the room to spare."""
         for _ in range(4):
             self._count.value = self._room
-            code = function(self._handle, self._count_pointer, self._buffer_pointer)
+            code = self._lists[name]()
             if code == SUCCESS:
                 return self._unpack(_PROCESS)
             check(name, code)
@@ -84,11 +86,13 @@ class Processes:
         return []
 
     def _make_room(self, entries: int) -> None:
-        """One buffer for all answers: making one for each call took half of the time."""
+        """One buffer for all answers, with the calls bound to it: making one for each call took half of the time."""
         self._room = min(max(entries, _ROOM // 2) * 2, _MOST)
         self._buffer = ctypes.create_string_buffer(max(_PROCESS.size, _SAMPLE.size) * self._room)
         self._count = ctypes.c_uint(self._room)
         self._buffer_pointer, self._count_pointer = ctypes.byref(self._buffer), ctypes.byref(self._count)
+        pointers = self._handle, self._count_pointer, self._buffer_pointer
+        self._lists = {name: functools.partial(self._functions[name], *pointers) for name in self._lists}
 
     def _unpack(self, form: struct.Struct) -> list[tuple[int, ...]]:
         count = min(self._count.value, self._room)

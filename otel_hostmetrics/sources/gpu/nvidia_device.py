@@ -23,7 +23,8 @@ _SILENT = 3  # cycles in which every call failed for no known reason, before the
 _HELD = {"clocks.reasons": _HELD_DOWN, "recovery_action": -1}  # which bits of them say that a GPU is degraded
 _WEAR = ("retired.pending", "remapped.pending", "remapped.failed")
 _WIDE = 1 << 32
-_Derive: TypeAlias = Callable[[Sequence[Value], Sequence[Value]], Value]  # of the fast and the slow values
+_PENDING = ("retired.pending", "remapped.pending")
+_Derive: TypeAlias = Callable[[Sequence[Value]], Value]  # of the fast values
 
 
 class Batches(NamedTuple):
@@ -54,6 +55,8 @@ class NvidiaDevice:
         self.changed = True  # names() are others than those bound
         self._slow_values: Sequence[Value] | None = None
         self._worn: bool | None = None  # as of the last look at what rarely changes
+        self._signs: tuple[Value, ...] = ()  # what the states were made of, and the states
+        self._state: tuple[Value, ...] = ()
         self._silent = 0
         self._probe()
 
@@ -86,19 +89,18 @@ class NvidiaDevice:
         self._at = {name: place for place, name in enumerate(fast.names)}
         self._held = [(self._at[name], mask) for name, mask in _HELD.items() if name in self._at]
         self._slow_at = {name: place for place, name in enumerate(slow.names)}
+        self._pending = [self._slow_at[name] for name in _PENDING if name in self._slow_at]
         self._derived = dict(self._derivations())
         self._narrow = {way: self._at[f"pcie.{way}"] for way in ("transmit", "receive") if f"pcie.{way}" in self._at}
         self._slow_values = None
+        self._state = ()
         self.changed = True
 
     def _derivations(self) -> Iterator[tuple[str, _Derive]]:
-        """What is made of several values, by name; only what this device has all parts of."""
+        """What is made of several fast values, by name; only what this device has all parts of."""
         at = self._at
         if "memory.used" in at and "memory.total" in at:
             yield "memory.utilization", partial(_ratio, at["memory.used"], at["memory.total"])
-        pending = [self._slow_at[name] for name in ("retired.pending", "remapped.pending") if name in self._slow_at]
-        if pending:
-            yield "repair.pending", partial(_any, pending)
         for way in ("transmit", "receive"):
             links = [place for name, place in at.items() if name.startswith(f"nvlink.{way}.")]
             if links:
@@ -116,12 +118,16 @@ class NvidiaDevice:
         """Of the values that read() gives, in order."""
         gpm = nvml_gpm.NAMES if self._profile else ()
         own = () if self.is_instance else (*(f"state.{state}" for state in STATES), "instances")
-        return (*self._batches.fast.names, *self._batches.slow.names, *self._derived, *gpm, *own)
+        return (*self._batches.fast.names, *self._slow_names, *self._derived, *gpm, *own)
+
+    @property
+    def _slow_names(self) -> tuple[str, ...]:
+        return (*self._batches.slow.names, *(("repair.pending",) if self._pending else ()))
 
     def bound(self, names: Names, offset: int) -> Iterator[Bound]:
         """The series of every value that means something, its place counted from *offset*."""
         self.changed = False
-        who, slow = identity(self.device), frozenset((*self._batches.slow.names, "repair.pending", "instances"))
+        who, slow = identity(self.device), frozenset((*self._slow_names, "instances"))
         for place, name in enumerate(self.names(), offset):
             for metric, more, scale in MEANINGS.get(name, ()):
                 yield Bound(names.series(metric, who.attributes(metric, more)), place, scale, name in slow)
@@ -146,17 +152,19 @@ class NvidiaDevice:
     def _read(self, slow: bool) -> list[Value]:
         if self._batches.fast.stale or self._batches.slow.stale:
             self._probe()
-        fast, rare = self._batches
-        values = fast.read()
+        values = self._batches.fast.read()
         self._watch(values)
         self.busy = bool(_at(values, self._at.get("utilization.gpu")))
         if slow or self._slow_values is None:
-            self._slow_values = rare.read()
-            self._worn = _told([self._slow_values[self._slow_at[name]] for name in _WEAR if name in self._slow_at])
-        seldom = self._slow_values
-        gpm = self._profile.read() if self._profile else []
+            self._slow_values = self._read_slow()
+        gpm = self._profile.read() if self._profile else ()
         own = () if self.is_instance else (*self._states(values), len(self.instances))
-        return [*values, *seldom, *(derive(values, seldom) for derive in self._derived.values()), *gpm, *own]
+        return [*values, *self._slow_values, *[derive(values) for derive in self._derived.values()], *gpm, *own]
+
+    def _read_slow(self) -> Sequence[Value]:
+        values = self._batches.slow.read()
+        self._worn = _told([values[self._slow_at[name]] for name in _WEAR if name in self._slow_at])
+        return [*values, _any(values, self._pending)] if self._pending else values
 
     def _watch(self, values: list[Value]) -> None:
         """Raises Failure where nothing at all was answered several times."""
@@ -173,7 +181,14 @@ class NvidiaDevice:
                 self.changed = True
 
     def _states(self, fast: Sequence[Value]) -> tuple[Value, ...]:
-        """In the order of STATES; None for one that nothing supported by this GPU tells, or not in this cycle.
+        """In the order of STATES; judged again only when one of the signs is another."""
+        signs = (self._worn, self._silent, *[fast[place] for place, _ in self._held])
+        if signs != self._signs or not self._state:
+            self._signs, self._state = signs, self._judged(fast)
+        return self._state
+
+    def _judged(self, fast: Sequence[Value]) -> tuple[Value, ...]:
+        """None for a state that nothing supported by this GPU tells, or not in this cycle.
 
         Old drivers and vGPUs tell no clock reasons, GPUs without ECC no wear: degraded and predicted_failure rest on what there
         is. It is ok where clocks are known not to be held down and nothing else speaks against it. That a GPU is not lost is
@@ -232,21 +247,21 @@ def _told(signs: Sequence[Value]) -> bool | None:
     return None if None in signs or not signs else False
 
 
-def _ratio(part: int, whole: int, fast: Sequence[Value], _slow: Sequence[Value]) -> Value:
+def _ratio(part: int, whole: int, fast: Sequence[Value]) -> Value:
     used, total = fast[part], fast[whole]
     return used / total if used is not None and total else None
 
 
-def _any(places: Sequence[int], _fast: Sequence[Value], slow: Sequence[Value]) -> Value:
-    known = [flag for place in places if (flag := slow[place]) is not None]
+def _any(values: Sequence[Value], places: Sequence[int]) -> Value:
+    known = [flag for place in places if (flag := values[place]) is not None]
     return max(known) if known else None
 
 
-def _sum(places: Sequence[int], fast: Sequence[Value], _slow: Sequence[Value]) -> Value:
+def _sum(places: Sequence[int], fast: Sequence[Value]) -> Value:
     """None where a part is missing: a sum of fewer links would look like a counter that fell."""
     parts = [fast[place] for place in places]
     return sum(parts) if None not in parts else None  # type: ignore[arg-type]
 
 
-def _copy(place: int, fast: Sequence[Value], _slow: Sequence[Value]) -> Value:
+def _copy(place: int, fast: Sequence[Value]) -> Value:
     return fast[place]

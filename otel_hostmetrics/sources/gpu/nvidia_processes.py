@@ -29,10 +29,17 @@ class NvidiaProcesses:
         now_us = time.time_ns() // 1000
         divided = {device.parent for device in devices}
         self._fs = fs
-        self._devices = devices
         self._all_seen = in_first_pid_namespace()  # whatever procfs shows: the driver lists the processes of the caller's namespace
         self._executables = Executables(fs.proc())
         self._lists = [(device, Processes(nvml, device, now_us)) for device in devices if device.uuid not in divided]
+        # Of every device by itself, and of GPUs of which each instance is known.
+        self._counts = [
+            (
+                identity(device).attributes(rows.PROCESSES, {}),
+                frozenset(each.uuid for each in devices if each.parent == device.uuid) or {device.uuid},
+            )
+            for device in devices
+        ]
         self.any = False  # somebody used a GPU in the last cycle
         self.problems: list[Unavailable] = []
 
@@ -52,10 +59,12 @@ class NvidiaProcesses:
                 if failure.code not in LOST:
                     raise
                 continue
-            who = self._who({*pids, *(sample.pid for sample in samples)})
+            who = self._who({*pids, *(sample.pid for sample in samples)}) if pids or samples else {}
             spoken_of, found = spoken_of + len(pids), found + len(who)
             if processes.complete and self._all_seen:
                 users[device.uuid] = who.keys() & pids.keys()
+            if not who:
+                continue
             points[rows.PROCESS_MEMORY] += _memory(device, pids, who)
             points[rows.PROCESS_UTILIZATION] += _utilization(device, samples, who)
         points[rows.PROCESSES] += self._counted(users)
@@ -64,11 +73,9 @@ class NvidiaProcesses:
         return {metric: some for metric, some in points.items() if some}
 
     def _counted(self, users: Mapping[str, set[int]]) -> Iterator[tuple[Attributes, Number]]:
-        """Of every device by itself, and of GPUs of which each instance is known."""
-        for device in self._devices:
-            parts = [each.uuid for each in self._devices if each.parent == device.uuid] or [device.uuid]
-            if users.keys() >= set(parts):
-                yield identity(device).attributes(rows.PROCESSES, {}), len(set().union(*(users[part] for part in parts)))
+        for attributes, parts in self._counts:
+            if users.keys() >= parts:
+                yield attributes, len(set().union(*[users[part] for part in parts]))
 
     def _who(self, pids: Collection[int]) -> dict[int, Attributes]:
         """Of those that live."""
