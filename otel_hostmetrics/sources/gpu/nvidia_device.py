@@ -15,13 +15,11 @@ from otel_hostmetrics.kernel.nvml_batch import Batch, Call, Field
 from otel_hostmetrics.kernel.nvml_gpm import Profile
 from otel_hostmetrics.settings import Gpu
 from otel_hostmetrics.sources.gpu.identity import Identity
+from otel_hostmetrics.sources.gpu.nvidia_health import Health
 from otel_hostmetrics.sources.gpu.nvidia_rows import MEANINGS, STATES
 from otel_hostmetrics.sources.gpu.points import Bound, Names, Value
 
-_HELD_DOWN = 0x08 | 0x40 | 0x80  # nvmlClocksEventReason: HW slowdown, HW thermal slowdown, HW power brake
 _SILENT = 3  # cycles in which every call failed for no known reason, before the driver is believed to be in trouble
-_HELD = {"clocks.reasons": _HELD_DOWN, "recovery_action": -1}  # which bits of them say that a GPU is degraded
-_WEAR = ("retired.pending", "remapped.pending", "remapped.failed")
 _WIDE = 1 << 32
 _PENDING = ("retired.pending", "remapped.pending")
 _Derive: TypeAlias = Callable[[Sequence[Value]], Value]  # of the fast values
@@ -54,20 +52,12 @@ class NvidiaDevice:
         self._profile = self._open_profile(parent)
         self.changed = True  # names() are others than those bound
         self._slow_values: Sequence[Value] | None = None
-        self._worn: bool | None = None  # as of the last look at what rarely changes
-        self._signs: tuple[Value, ...] = ()  # what the states were made of, and the states
-        self._state: tuple[Value, ...] = ()
         self._silent = 0
         self._probe()
 
     @property
     def is_instance(self) -> bool:
         return bool(self.device.parent)
-
-    @property
-    def _wears(self) -> bool:
-        """Whether this GPU tells of its wear at all."""
-        return any(name in self._slow_at for name in _WEAR)
 
     @property
     def asleep(self) -> bool:
@@ -87,13 +77,12 @@ class NvidiaDevice:
             fast = _complete(nvml, device, calls, (*values.FAST_FIELDS, *values.nvlink5(links)))
         self._batches = Batches(fast, slow)
         self._at = {name: place for place, name in enumerate(fast.names)}
-        self._held = [(self._at[name], mask) for name, mask in _HELD.items() if name in self._at]
+        self._health = Health(fast.names, slow.names)
         self._slow_at = {name: place for place, name in enumerate(slow.names)}
         self._pending = [self._slow_at[name] for name in _PENDING if name in self._slow_at]
         self._derived = dict(self._derivations())
         self._narrow = {way: self._at[f"pcie.{way}"] for way in ("transmit", "receive") if f"pcie.{way}" in self._at}
         self._slow_values = None
-        self._state = ()
         self.changed = True
 
     def _derivations(self) -> Iterator[tuple[str, _Derive]]:
@@ -158,12 +147,12 @@ class NvidiaDevice:
         if slow or self._slow_values is None:
             self._slow_values = self._read_slow()
         gpm = self._profile.read() if self._profile else ()
-        own = () if self.is_instance else (*self._states(values), len(self.instances))
+        own = () if self.is_instance else (*self._health.states(values, self._silent > 0), len(self.instances))
         return [*values, *self._slow_values, *[derive(values) for derive in self._derived.values()], *gpm, *own]
 
     def _read_slow(self) -> Sequence[Value]:
         values = self._batches.slow.read()
-        self._worn = _told([values[self._slow_at[name]] for name in _WEAR if name in self._slow_at])
+        self._health.look(values)
         return [*values, _any(values, self._pending)] if self._pending else values
 
     def _watch(self, values: list[Value]) -> None:
@@ -179,28 +168,6 @@ class NvidiaDevice:
                 del self._narrow[way]
                 self._derived[f"io.{way}"] = partial(_copy, place)
                 self.changed = True
-
-    def _states(self, fast: Sequence[Value]) -> tuple[Value, ...]:
-        """In the order of STATES; judged again only when one of the signs is another."""
-        signs = (self._worn, self._silent, *[fast[place] for place, _ in self._held])
-        if signs != self._signs or not self._state:
-            self._signs, self._state = signs, self._judged(fast)
-        return self._state
-
-    def _judged(self, fast: Sequence[Value]) -> tuple[Value, ...]:
-        """None for a state that nothing supported by this GPU tells, or not in this cycle.
-
-        Old drivers and vGPUs tell no clock reasons, GPUs without ECC no wear: degraded and predicted_failure rest on what there
-        is. It is ok where clocks are known not to be held down and nothing else speaks against it. That a GPU is not lost is
-        known from any answer.
-        """
-        degraded, worn = self._degraded(fast), self._worn
-        ok = False if degraded or worn else None if degraded is None or (worn is None and self._wears) else True
-        lost = None if self._silent else False
-        return tuple(None if state is None else int(state) for state in (ok, degraded, lost, worn))
-
-    def _degraded(self, fast: Sequence[Value]) -> bool | None:
-        return _told([None if (value := fast[place]) is None else int(value) & mask for place, mask in self._held])
 
     def _nothing(self) -> list[Value]:
         """No value but the state, and not even that of a GPU that sleeps."""
@@ -238,13 +205,6 @@ def _complete(nvml: Nvml, device: Device, calls: Sequence[Call], fields: Sequenc
 
 def _at(values: Sequence[Value], place: int | None) -> Value:
     return values[place] if place is not None else None
-
-
-def _told(signs: Sequence[Value]) -> bool | None:
-    """Whether one of them is raised; None where none is and not all are known."""
-    if any(signs):
-        return True
-    return None if None in signs or not signs else False
 
 
 def _ratio(part: int, whole: int, fast: Sequence[Value]) -> Value:
