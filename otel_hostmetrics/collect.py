@@ -188,33 +188,33 @@ class Collector:
         self._report = Report(telemetry)
         self._enrich = enrich
         self._whole: dict[str, Mapping[Metric, Column]] = {}  # what the sources of this cycle read, wanted or not
+        self._statuses: Mapping[str, Status] = {}  # of the last cycle
         self._not_enriched = ""  # the bug that was logged last
         self._numbers = itertools.count(1)
 
     def collect(self) -> Snapshot:
         time_ns, monotonic_ns = time.time_ns(), time.monotonic_ns()
-        results: dict[str, tuple[Reading, Status]] = {}
+        readings: dict[str, Reading] = {}
+        statuses: dict[str, Status] = {}
         for worker in self._workers:
             worker.request()
         for slot in self._inline:
-            self._keep(slot, slot.read(), results)
+            self._keep(slot, slot.read(), readings, statuses)
         for worker in self._workers:
             remaining = self._deadline - (time.monotonic_ns() - monotonic_ns) / 1e9
-            self._keep(worker.slot, worker.take(remaining) or _late(self._deadline), results)
+            self._keep(worker.slot, worker.take(remaining) or _late(self._deadline), readings, statuses)
         for derived, slot in self._derived:
             derived.take(self._whole)
-            self._keep(slot, slot.read(), results)
+            self._keep(slot, slot.read(), readings, statuses)
         self._whole = {}
         if self._own:
-            self._keep(self._own, self._own.read(), results)
-        readings = {name: reading for name, (reading, _) in results.items()}
-        statuses = {name: status for name, (_, status) in results.items()}
+            self._keep(self._own, self._own.read(), readings, statuses)
+        self._statuses = statuses
         return Snapshot(next(self._numbers), time_ns, monotonic_ns, readings, statuses)
 
-    def _keep(self, slot: _Slot, result: tuple[Reading, Status], results: dict[str, tuple[Reading, Status]]) -> None:
-        reading, status = result
-        name = slot.source.name
-        series = 0
+    def _keep(self, slot: _Slot, result: tuple[Reading, Status], readings: dict[str, Reading], statuses: dict[str, Status]) -> None:
+        name, series = slot.source.name, 0
+        reading, status = readings[name], statuses[name] = result
         if reading.columns or reading.measurements:
             enabled = self._enabled
             self._whole[name] = reading.columns
@@ -223,8 +223,8 @@ class Collector:
             series = self._limits[name].apply(reading)
             if self._enrich:
                 self._add_workloads(self._enrich, name, reading)
-        results[name] = (reading, status)
-        self._report.tell(name, status, reading, series)
+        if status is not self._statuses.get(name):  # of a source that rests it is the very same in each cycle
+            self._report.tell(name, status, reading, series)
 
     def _add_workloads(self, enrich: Callable[[str, Reading], None], name: str, reading: Reading) -> None:
         """A bug there costs points their workloads, not the cycle."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 from otel_hostmetrics.catalogue import agent as rows
 from otel_hostmetrics.catalogue.model import AttributeValue
@@ -30,6 +31,7 @@ class Report:
         self._states: dict[str, tuple[State, Reason | None]] = {}
         self._problems: dict[str, frozenset[tuple[Reason, str]]] = {}
         self._counted: dict[str, tuple[State, Reason | None, int, int]] = {}
+        self._durations: dict[str, Callable[[float], None]] = {}
 
     def tell(self, name: str, status: Status, reading: Reading, series: int) -> None:
         """Log a change of state and each new problem; count everything."""
@@ -37,12 +39,11 @@ class Report:
         if self._states.get(name) != said:
             self._states[name] = said
             _log.log(_LEVELS[status.state], "source %s is %s%s", name, status.state.value, "" if reading.problems else _because(status))
-        self._tell_problems(name, reading.problems)
+        if reading.problems or name in self._problems:
+            self._tell_problems(name, reading.problems)
         self._count(name, status, reading, series)
 
     def _tell_problems(self, name: str, problems: list[Unavailable]) -> None:
-        if not problems and name not in self._problems:
-            return
         known = self._problems.get(name, frozenset())
         now = {(problem.reason, problem.what): problem for problem in problems[:_MOST_PROBLEMS]}
         for key, problem in now.items():
@@ -52,15 +53,17 @@ class Report:
         self._problems[name] = frozenset(now)
 
     def _count(self, name: str, status: Status, reading: Reading, series: int) -> None:
-        source: dict[str, AttributeValue] = {rows.SOURCE: name}
         now = (status.state, status.reason, series, reading.dropped)
         if self._counted.get(name) != now:  # mostly they are the same: 40 -> 15 us a cycle with cold caches
             self._counted[name] = now
-            self._set_gauges(source, status, reading, series)
+            self._set_gauges({rows.SOURCE: name}, status, reading, series)
         for problem in reading.problems:
-            self._telemetry.add(rows.SOURCE_PROBLEMS, 1, {**source, rows.ERROR_TYPE: problem.reason.value})
+            self._telemetry.add(rows.SOURCE_PROBLEMS, 1, {rows.SOURCE: name, rows.ERROR_TYPE: problem.reason.value})
         if status.took_ns and status.state is not State.OFF:  # 0: it was not read, too early to try again
-            self._telemetry.record(rows.SOURCE_DURATION, status.took_ns / 1e9, source)
+            record = self._durations.get(name)
+            if record is None:
+                record = self._durations[name] = self._telemetry.recorder(rows.SOURCE_DURATION, {rows.SOURCE: name})
+            record(status.took_ns / 1e9)
 
     def _set_gauges(self, source: dict[str, AttributeValue], status: Status, reading: Reading, series: int) -> None:
         telemetry = self._telemetry

@@ -65,7 +65,7 @@ class Stage:
 
     def __call__(self, source: str, reading: Reading) -> None:
         """Put the columns of workloads in place of the source's; what may not be read is a problem of the reading."""
-        state = self._sources.setdefault(source, _Source())
+        state = self._sources.get(source) or self._sources.setdefault(source, _Source())
         new = self._plan(state, reading.columns)
         if not state.owners:
             return

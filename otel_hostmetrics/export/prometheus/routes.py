@@ -72,7 +72,7 @@ class Routes:
     def _metrics(self, request: Request, route: str) -> Response:
         form = page_format(request.accept)
         body = self._page.render(self._scrape(), form)
-        return Response(200, form.value, body, route, (("Vary", "Accept, Accept-Encoding"),))
+        return Response(200, form.content_type, body, route, (("Vary", "Accept, Accept-Encoding"),))
 
     def _ready(self, _: Request, route: str) -> Response:
         """Ready once a first cycle has decided what every source is; one that failed does not make the agent unready."""

@@ -23,10 +23,13 @@ _log = logging.getLogger(__name__)
 
 
 class Format(enum.Enum):
-    """What a scraper can ask for; the value is the content type."""
+    """What a scraper can ask for, by content type."""
 
     TEXT = "text/plain; version=0.0.4; charset=utf-8"
     OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+    def __init__(self, content_type: str) -> None:
+        self.content_type = content_type  # as ``value``, which is a call of Python code; so is a member's hash
 
 
 _TYPES = {Kind.COUNTER: "counter", Kind.UPDOWNCOUNTER: "gauge", Kind.GAUGE: "gauge", Kind.HISTOGRAM: "histogram"}
@@ -110,8 +113,7 @@ class Page:
         self._workload_labels = workload_labels
         target = _Block("target_info", "target", "info", "", "Attributes of the resource the metrics belong to.")
         sample = b"target_info" + braced(resource) + b" 1\n"
-        heads = {Format.TEXT: target.text, Format.OPENMETRICS: target.openmetrics}
-        self._begin = {form: head + sample if resource else b"" for form, head in heads.items()}
+        self._begin = [head + sample if resource else b"" for head in (target.text, target.openmetrics)]
         self._blocks: dict[Metric, _Block | None] = {}  # None: refused
         self._taken = {target.family + suffix: target for suffix in _SUFFIXES[target.type]}
         self._series: list[tuple[Series, ...]] = []  # of the last batch's columns
@@ -126,12 +128,15 @@ class Page:
         series = [column.series for column in columns]
         if series != self._series:  # quick, as most are the same objects
             self._arrange([metric for metric, each in batch.families for _ in each], series)
-        parts = [self._begin[form]]
-        openmetrics = form is Format.OPENMETRICS  # an Enum's hash is Python code: not once per block
+        openmetrics = form is Format.OPENMETRICS
+        parts = [self._begin[openmetrics]]
         for block, template, number in self._places:
             if block:
                 parts.append(block.openmetrics if openmetrics else block.text)
-            parts.append(self._lines(template, columns[number].values))
+            try:
+                parts.append(template.fill(columns[number].values))  # type: ignore[arg-type]  # the metric's kind chose the class
+            except (TypeError, ValueError, AttributeError) as error:
+                self._leave_off(template.series[0].metric, error)
         return b"".join(parts) + (b"# EOF\n" if openmetrics else b"")
 
     def _arrange(self, metrics: list[Metric], series: list[tuple[Series, ...]]) -> None:
@@ -185,15 +190,11 @@ class Page:
     def _chosen(self, workload: Attributes) -> Attributes:
         return {key: value for key, value in workload.items() if any(fnmatchcase(key, pattern) for pattern in self._workload_labels)}
 
-    def _lines(self, template: _Template, values: Sequence[Number] | Sequence[Distribution]) -> bytes:
+    def _leave_off(self, metric: Metric, error: Exception) -> None:
         """One column that does not fit its series must not cost the page."""
-        try:
-            return template.fill(values)  # type: ignore[arg-type]  # the metric's kind chose the class
-        except (TypeError, ValueError, AttributeError) as error:
-            if (metric := template.series[0].metric) not in self._broken:
-                self._broken.add(metric)
-                _log.error("%s left off the Prometheus page: %s", metric.name, error)
-            return b""
+        if metric not in self._broken:
+            self._broken.add(metric)
+            _log.error("%s left off the Prometheus page: %s", metric.name, error)
 
 
 def boundary(value: float) -> str:
