@@ -79,10 +79,12 @@ class XidEvents:
                 self._stopping.wait(_PAUSE)
             return
         uuid = self._uuids.get(_address(event.device), "")
-        number = int(event.eventData)
+        if not uuid or event.eventType != binding.nvmlEventTypeXidCriticalError:
+            return
+        kind = uuid, int(event.eventData)
         with self._lock:
-            if uuid and event.eventType == binding.nvmlEventTypeXidCriticalError and len(self._counts) < _MOST_KINDS:
-                self._counts[uuid, number] += 1
+            if kind in self._counts or len(self._counts) < _MOST_KINDS:
+                self._counts[kind] += 1
 
     def _leave(self) -> None:
         for close in (lambda: self._binding.nvmlEventSetFree(self._set), self._binding.nvmlShutdown):

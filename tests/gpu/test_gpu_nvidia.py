@@ -194,6 +194,37 @@ def test_an_unloaded_driver_is_left_alone_for_a_while_and_found_again(fake, host
     part.close()
 
 
+def test_pauses_grow_while_the_driver_stays_away(fake, host):
+    part = Nvidia(HostFS(str(host), procfs="/proc"), settings(fake, xid=False), Names(), pauses=(0.001, 0.008))
+    fake.set(init=9)
+    began, inits = time.monotonic(), []
+    while len(inits) < 6:
+        before = part._try_at
+        part.read()
+        if part._try_at != before:
+            inits.append(part._try_at - time.monotonic())
+    assert time.monotonic() - began > 0.001 + 0.002 + 0.004 + 0.008 + 0.008
+    assert inits[-1] > 0.004
+    part.close()
+
+
+def test_a_gpu_given_to_a_guest_is_not_lost(fake, host):
+    """Bound to vfio-pci while NVML was given back, as it has to be."""
+    part = Nvidia(HostFS(str(host), procfs="/proc"), settings(fake, xid=False, release_file="/release"), Names(), pauses=(0.001, 0.002))
+    part.read()
+    (host / "release").touch()
+    assert part.read() == []
+    driver = host / "sys/devices/pci0000:00/0000:02:00.0/driver"
+    driver.unlink()
+    driver.symlink_to("../../../bus/pci/drivers/vfio-pci")
+    fake.set(gpus=1)
+    (host / "release").unlink()
+    part.read()
+    assert (part.devices, part.problems) == (1, [])
+    assert UUIDS[1] not in {bound.series.attributes.get("hw.id") for bound in part.bound}
+    part.close()
+
+
 def test_answers_nobody_understands_make_a_new_start(fake, host):
     part = Nvidia(HostFS(str(host), procfs="/proc"), settings(fake, xid=False, processes=False), Names(), pauses=(0.01, 0.02))
     part.read()
@@ -344,6 +375,19 @@ def test_xids_are_counted_over_a_new_start(source, fake):
     wait_for(lambda: points(gpu.read(), rows.XID_ERRORS))
     part = gpu._parts["nvidia"]
     part._shut()
+    fake.set(xid_0=0)
+    assert by_id(gpu.read(), rows.XID_ERRORS, **{"hw.gpu.xid": 79}) == {UUIDS[0]: 1}
+
+
+def test_an_xid_that_comes_while_nvml_is_given_back_is_counted(source, fake):
+    gpu = source(xid=True)
+    gpu.read()
+    session = gpu._parts["nvidia"]._session
+    late = threading.Timer(0.02, lambda: fake.set(xid_0=79))  # the thread that waits for events ends within half a second
+    late.start()
+    session.close()
+    late.join()
+    gpu._parts["nvidia"]._session = None
     fake.set(xid_0=0)
     assert by_id(gpu.read(), rows.XID_ERRORS, **{"hw.gpu.xid": 79}) == {UUIDS[0]: 1}
 

@@ -38,9 +38,11 @@ class Nvidia:
         self._memory = Memory(names)
         self._session: Session | None = None
         self._powers: dict[str, RuntimePower] = {}  # by PCI address
+        self._given_away: set[str] = set()  # PCI addresses of GPUs bound to another driver, such as vfio-pci
         self._failed: Unavailable | None = None
         self._pause = pauses[0]
-        self._try_at = self._opened_at = self._slow_at = 0.0
+        self._try_at = self._slow_at = 0.0
+        self._opened_at = float("inf")  # when the driver was opened last, unless a pause has been taken since
         self._idle = 0
         self._rested_at: float | None = None  # when NVML was given back because nobody used it
         self._released = False  # because of gpu.release_file
@@ -143,7 +145,7 @@ class Nvidia:
     def _open(self, now: float) -> Session:
         """Raises Unavailable, with nothing left open."""
         self._find_powers()
-        session = self._session = Session(self._fs, self._settings, self._memory, self._powers)
+        session = self._session = Session(self._fs, self._settings, self._memory, self._powers, self._given_away)
         self._generation += 1
         self._opened_at, self._slow_at, self._idle = now, now, 0
         self._failed = None
@@ -151,8 +153,9 @@ class Nvidia:
 
     def _find_powers(self) -> None:
         self._close_powers()
-        nvidia = (each for each in gpu_pci.gpus(self._fs) if each.vendor == "NVIDIA" and each.driver in ("nvidia", ""))
-        self._powers = {each.address: RuntimePower(each.path) for each in nvidia}
+        nvidia = [each for each in gpu_pci.gpus(self._fs) if each.vendor == "NVIDIA"]
+        self._powers = {each.address: RuntimePower(each.path) for each in nvidia if each.driver in ("nvidia", "")}
+        self._given_away = {each.address for each in nvidia} - self._powers.keys()
 
     def _close_powers(self) -> None:
         for power in self._powers.values():
@@ -166,8 +169,10 @@ class Nvidia:
         self.problems = [error]
 
     def _next_pause(self, now: float) -> float:
+        """Twice the one before, unless the driver was healthy in between."""
         if now - self._opened_at > _HEALTHY + self._pause:
             self._pause = self._pauses[0]
+        self._opened_at = float("inf")
         pause, self._pause = self._pause, min(self._pause * 2, self._pauses[1])
         return pause
 

@@ -6,7 +6,7 @@ import atexit
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 
 from otel_hostmetrics.catalogue import gpu as rows
@@ -44,10 +44,12 @@ class Session:
     """Open NVML. Raises Unavailable from the constructor, with nothing left open.
 
     *powers* are the NVIDIA GPUs of sysfs by PCI address. While one sleeps, the others are opened by their address: NVML's
-    handles by index would wake it.
+    handles by index would wake it. Those *given_away* to another driver, as to a guest, are not missed.
     """
 
-    def __init__(self, fs: HostFS, settings: Gpu, memory: Memory, powers: Mapping[str, RuntimePower]) -> None:
+    def __init__(
+        self, fs: HostFS, settings: Gpu, memory: Memory, powers: Mapping[str, RuntimePower], given_away: Collection[str] = ()
+    ) -> None:
         self.nvml = Nvml(settings.nvml_library)
         self._settings, self._memory, self._powers = settings, memory, powers
         # The thread that reads also shuts down; the end of the process must not overtake it, nor wait for a driver that hangs.
@@ -60,17 +62,18 @@ class Session:
         self.generation = 0
         self.columns: dict[Metric, Column] = {}
         try:
-            self._start(fs)
+            self._start(fs, given_away)
         except BaseException:
             self.close()
             raise
 
-    def _start(self, fs: HostFS) -> None:
+    def _start(self, fs: HostFS, given_away: Collection[str]) -> None:
         self._left_out = [address for address, power in self._powers.items() if power.asleep()]
         for ask in self._choose():
             self._open(ask)
         self._driver = self.nvml.driver_version()
         memory, present = self._memory, {each.device.uuid for each in self._devices}
+        memory.seen = {uuid: who for uuid, who in memory.seen.items() if pci_address(who.bus_id) not in given_away}
         gone = (who for uuid, who in memory.seen.items() if uuid not in present)
         self._missing = [who for who in gone if pci_address(who.bus_id) not in self._left_out]
         if self._refusals and not self._devices and not self._missing:
@@ -186,8 +189,8 @@ class Session:
     def close(self) -> None:
         """Events first, then samples, then the library: what belongs to it must not outlive it. May be called again."""
         if self._events:
-            self._memory.xids = self._totals()
             self._events.close(_AT_EXIT)
+            self._memory.xids = self._totals()  # with what came until the thread ended
             self._events = None
         for each in self._devices:
             each.close()
