@@ -13,6 +13,7 @@
  *   energy.I=MJ      energy, now and from now on   value.NAME=N     a value, for the names below
  *   mig.I=N          MIG instances                 xid.I=N          one XID event (again: unset, then set)
  *   process.I=PID    one process with memory and utilization value.sm; ghost.I=PID the same, of 37100 %
+ *   value.process_size=N  bytes of each of them (24); value.process_clear=1: the rest of the buffer is cleared
  * FAKENVML_TRACE names a file that gets a line "+" for every nvmlInit and "-" for every nvmlShutdown.
  */
 #define _GNU_SOURCE
@@ -33,7 +34,7 @@ typedef struct { char key[56]; long long value; } Setting;
 typedef union { double d; unsigned ui; unsigned long long ull; long long sll; } Value;
 typedef struct { unsigned id, scope; long long timestamp, latency; int type, code; Value value; } Field;
 typedef struct { char legacy[16]; unsigned domain, bus, device, ids, subsystem; char id[32]; } Pci;
-typedef struct { unsigned pid; unsigned long long memory; unsigned gi, ci; } Process;
+typedef struct { unsigned pid; unsigned long long memory; unsigned gi, ci; unsigned long long protected; } Process; /* of 535.86, the largest */
 typedef struct { unsigned pid; unsigned long long time; unsigned sm, memory, encoder, decoder; } Sample;
 typedef struct { Device *device; unsigned long long type, data; unsigned gi, ci; } Event;
 typedef struct { unsigned id; int code; double value; char *names[3]; } Metric;
@@ -297,16 +298,23 @@ int nvmlDeviceGetFieldValues(Device *device, int count, Field *fields)
 static int list(Device *device, unsigned *count, Process *out, int some)
 {
     unsigned pid = some ? get(0, "process.%d", device->gpu) : 0, ghost = some ? get(0, "ghost.%d", device->gpu) : 0;
-    unsigned found = !!pid + !!ghost;
+    unsigned found = !!pid + !!ghost, size = get(24, "value.process_size");
     if (*count < found) { *count = found; return TOO_SMALL; }
+    Process all[] = {{pid, 123000000, ~0u, ~0u, 0}, {ghost, 99000000, ~0u, ~0u, 0}};
+    if (get(0, "value.process_clear")) memset(out, 0, *count * size);
     *count = 0;
-    if (pid) out[(*count)++] = (Process){pid, 123000000, ~0u, ~0u};
-    if (ghost) out[(*count)++] = (Process){ghost, 99000000, ~0u, ~0u};
+    for (int at = 0; at < 2; at++)
+        if (all[at].pid) memcpy((char *)out + size * (*count)++, &all[at], size);
     return OK;
 }
-int nvmlDeviceGetComputeRunningProcesses_v3(Device *device, unsigned *count, Process *out) { ENTER(device); return list(device, count, out, 1); }
-int nvmlDeviceGetGraphicsRunningProcesses_v3(Device *device, unsigned *count, Process *out) { ENTER(device); return list(device, count, out, 1); }
-int nvmlDeviceGetMPSComputeRunningProcesses_v3(Device *device, unsigned *count, Process *out) { ENTER(device); return list(device, count, out, 0); }
+#define LISTS(version) \
+int nvmlDeviceGetComputeRunningProcesses##version(Device *device, unsigned *count, Process *out) { ENTER(device); return list(device, count, out, 1); } \
+int nvmlDeviceGetGraphicsRunningProcesses##version(Device *device, unsigned *count, Process *out) { ENTER(device); return list(device, count, out, 1); } \
+int nvmlDeviceGetMPSComputeRunningProcesses##version(Device *device, unsigned *count, Process *out) { ENTER(device); return list(device, count, out, 0); }
+LISTS(_v2)
+#ifndef OLD_DRIVER
+LISTS(_v3)
+#endif
 int nvmlDeviceGetProcessUtilization(Device *device, Sample *out, unsigned *count, unsigned long long since)
 {
     WHOLE(device);

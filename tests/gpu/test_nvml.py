@@ -153,16 +153,42 @@ def test_no_permission_is_told(nvml, fake):
 def test_processes_and_their_samples_without_ghosts(nvml, fake):
     now_us = time.time_ns() // 1000
     some = Processes(nvml, nvml.device(0), now_us)
-    assert (some.memory(), some.utilization()) == ({}, [])
+    assert (some.memory(), some.utilization(now_us)) == ({}, [])
     fake.set(process_0=os.getpid(), ghost_0=4_000_000)
     assert some.memory() == {os.getpid(): 123_000_000, 4_000_000: 99_000_000}
-    assert some.utilization() == [Sample(os.getpid(), 55, 5, 6)]  # not the one of 37100 %, not pid 0
+    assert some.utilization(time.time_ns() // 1000) == [Sample(os.getpid(), 55, 5, 6)]  # not the one of 37100 %, not pid 0
+
+
+@pytest.mark.parametrize("size", [16, 24, 32])
+def test_entries_of_each_size_that_drivers_have(nvml, fake, size):
+    fake.set(value_process_size=size, process_0=11, ghost_0=12)
+    some = Processes(nvml, nvml.device(0), 0)
+    assert some.memory() == {11: 123_000_000, 12: 99_000_000}
+    assert some.complete
+    fake.set(ghost_0=0)
+    assert some.memory() == {11: 123_000_000}
+
+
+def test_entries_of_a_driver_that_clears_the_whole_buffer(nvml, fake):
+    fake.set(value_process_clear=1, process_0=11, ghost_0=12)
+    assert Processes(nvml, nvml.device(0), 0).memory() == {11: 123_000_000, 12: 99_000_000}
+
+
+def test_samples_go_on_when_the_clock_is_set_back(nvml, fake):
+    now_us, hour_us = time.time_ns() // 1000, 3_600_000_000
+    fake.set(process_0=os.getpid())
+    some = Processes(nvml, nvml.device(0), now_us + hour_us)
+    some.utilization(now_us + hour_us)
+    for _ in range(2):
+        assert some.utilization(time.time_ns() // 1000) == [Sample(os.getpid(), 55, 5, 6)]
+        time.sleep(0.001)
 
 
 def test_more_processes_than_room_are_all_found(nvml, fake):
     fake.set(process_0=11, ghost_0=12)
     some = Processes(nvml, nvml.device(0), 0)
-    some._room = 1
+    for each in some._lists.values():
+        each._room = 1
     assert sorted(some.memory()) == [11, 12]
 
 

@@ -47,14 +47,14 @@ class NvidiaProcesses:
         """Of the devices whose UUIDs are in *awake*. Raises Failure where the driver is in trouble; a lost GPU is left out."""
         points: _Points = {rows.PROCESSES: [], rows.PROCESS_MEMORY: [], rows.PROCESS_UTILIZATION: []}
         users: dict[str, set[int]] = {}
-        spoken_of, found = 0, 0
+        spoken_of, found, now_us = 0, 0, time.time_ns() // 1000
         self._executables.begin()
         for device, processes in self._lists:
             if device.uuid not in awake:
                 continue
             try:
                 pids = processes.memory()
-                samples = processes.utilization()
+                samples = processes.utilization(now_us)
             except Failure as failure:
                 if failure.code not in LOST:
                     raise
