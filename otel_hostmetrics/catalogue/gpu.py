@@ -181,8 +181,8 @@ NVLINK_IO = _own(
     "NVML_FI_DEV_NVLINK_THROUGHPUT_DATA_{RX,TX}; NVML_FI_DEV_NVLINK_COUNT_{RCV,XMIT}_BYTES (NVLink 5)", (DIRECTION,),
 )  # fmt: skip
 NVLINK_ERRORS = _own(
-    "hw.gpu.nvlink.errors", Kind.COUNTER, "{error}", "NVLink errors over all links, by kind.", "NVML_FI_DEV_NVLINK_*_ERROR_COUNT_TOTAL",
-    (ERROR_TYPE,),
+    "hw.gpu.nvlink.errors", Kind.COUNTER, "{error}", "NVLink errors over all links, by kind.",
+    "NVML_FI_DEV_NVLINK_*_ERROR_COUNT_TOTAL; NVML_FI_DEV_NVLINK_COUNT_*_ERRORS, *_EVENTS, XMIT_DISCARDS (NVLink 5)", (ERROR_TYPE,),
 )  # fmt: skip
 NVLINK_LINKS = _own("hw.gpu.nvlink.links", Kind.UPDOWNCOUNTER, "{link}", "NVLinks of the GPU.", "NVML_FI_DEV_NVLINK_LINK_COUNT")
 XID_ERRORS = _own(

@@ -18,6 +18,7 @@ CLOCKS: Final = ("graphics", "sm", "memory", "video")  # nvmlClockType_t
 LOCATIONS: Final = ("l1_cache", "l2_cache", "device_memory", "register_file", "texture_memory")  # order of the NVML_FI_DEV_ECC_* pairs
 _SRAM = 7  # nvmlMemoryLocation_t
 _THRESHOLDS: Final = ("shutdown", "slowdown", "memory_max", "gpu_max")  # nvmlTemperatureThresholds_t
+_LINKS: Final = 32  # of NVLink, asked for at most
 FANS: Final = 8  # asked for at most
 
 FAST_CALLS: Final = (
@@ -96,10 +97,24 @@ PCIE_THROUGHPUT: Final = (
 )
 
 
+# Of each link of NVLink 5.
+NVLINK5_ERRORS: Final = (
+    ("malformed_packet", 206), ("buffer_overrun", 207), ("receive", 208), ("receive_remote", 209), ("receive_general", 210),
+    ("link_integrity", 211), ("transmit_discard", 212), ("recovery_failed", 214), ("recovery", 215), ("effective", 219), ("symbol", 221),
+)  # fmt: skip
+
+
+def nvlink5_errors(links: int) -> tuple[Field, ...]:
+    """Errors per link of NVLink 5, instead of those of all links together."""
+    return tuple(
+        Field(f"nvlink.error.{kind}.{link}", number, link) for kind, number in NVLINK5_ERRORS for link in range(min(links, _LINKS))
+    )
+
+
 def nvlink5(links: int) -> tuple[Field, ...]:
     """Bytes per link of NVLink 5 (Blackwell), whose older counters read "not supported"; it has no sum of all links."""
     return tuple(
         Field(f"nvlink.{direction}.{link}", number, link)
-        for link in range(min(links, 32))
+        for link in range(min(links, _LINKS))
         for direction, number in (("transmit", 202), ("receive", 204))
     )

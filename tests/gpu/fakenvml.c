@@ -12,6 +12,8 @@
  *   field.ID=CODE    what a field returns          hang.CALL=MS     how long a call takes
  *   energy.I=MJ      energy, now and from now on   value.NAME=N     a value, for the names below
  *   mig.I=N          MIG instances                 xid.I=N          one XID event (again: unset, then set)
+ *   value.instances=1  MIG instances answer what is only of their GPU
+ *   value.nvlink5=1  links of Blackwell
  *   process.I=PID    one process with memory and utilization value.sm; ghost.I=PID the same, of 37100 %
  *   value.process_size=N  bytes of each of them (24); value.process_clear=1: the rest of the buffer is cleared
  * FAKENVML_TRACE names a file that gets a line "+" for every nvmlInit and "-" for every nvmlShutdown.
@@ -135,7 +137,7 @@ static void trace(const char *line)
 }
 
 #define ENTER(device) do { int code_ = enter(__func__, device); if (code_) return code_; } while (0)
-#define WHOLE(device) do { ENTER(device); if ((device)->instance) return NOT_SUPPORTED; } while (0)
+#define WHOLE(device) do { ENTER(device); if ((device)->instance && !get(0, "value.instances")) return NOT_SUPPORTED; } while (0)
 #define UINT(name, value) int name(Device *device, unsigned *out) { WHOLE(device); *out = (value); return OK; }
 
 int nvmlInitWithFlags(unsigned flags)
@@ -268,7 +270,8 @@ int nvmlDeviceGetTotalEnergyConsumption(Device *device, unsigned long long *out)
     return OK;
 }
 
-/* Fields: 4-byte unsigned unless listed. 11-16: cache and register ECC, not on this GPU. 201-204: NVLink 5. */
+/* Fields: 4-byte unsigned unless listed. 11-16: cache and register ECC, not on this GPU. 201-221: NVLink 5, which has no
+ * 138, 139 and the errors of older links. */
 static void answer(Device *device, Field *field)
 {
     unsigned id = field->id;
@@ -277,11 +280,13 @@ static void answer(Device *device, Field *field)
 #ifdef OLD_DRIVER
     if (id >= 160) field->code = INVALID;
 #endif
-    if (id == 82 || (id >= 7 && id <= 28) || (id >= 201 && id <= 204)) field->code = NOT_SUPPORTED;
+    int nvlink5 = get(0, "value.nvlink5"), older = (id >= 38 && id <= 59) || id == 138 || id == 139 || id == 160;
+    if (id == 82 || (id >= 7 && id <= 28) || (nvlink5 ? older : id >= 201 && id <= 221)) field->code = NOT_SUPPORTED;
     if (field->code) return;
     memset(&field->value, 0xAA, sizeof field->value); /* only the type's own bytes are defined */
     if (id == 83) field->type = 3, field->value.ull = get(5000000, "energy.%d", device->gpu) + 1000 * ++reads[device->gpu];
     else if (id == 138 || id == 139 || id == 197 || id == 198) field->type = 3, field->value.ull = get(id * 1000, "value.%u", id);
+    else if (id >= 201 && id <= 221) field->type = 3, field->value.ull = 1000 * id + field->scope;
     else if ((id >= 74 && id <= 79) || (id >= 269 && id <= 271)) field->type = 3, field->value.ull = id * 1000000ull;
     else field->value.ui = get(id == 91 ? 18 : id == 186 ? 250000 : id == 190 ? 700000 : id < 6 || id == 94 ? id : id >= 142 && id <= 145 ? 0 :
                                id >= 29 && id <= 31 ? 0 : id == 230 ? 0 : id * 10, "value.%u", id);

@@ -350,6 +350,13 @@ def test_no_processes_is_not_what_is_said_where_the_lists_cannot_be_read(counted
 
 
 @sees_all_processes
+def test_a_process_that_procfs_hides_is_not_none(counted, fake):
+    """With hidepid=2 a process of another user is not in /proc, but it lives."""
+    assert counted(process_0=os.getpid()) == {UUIDS[1]: 0}
+    assert counted(process_0=2**22 + 1) == {UUIDS[0]: 0, UUIDS[1]: 0}  # beyond PID_MAX_LIMIT: a ghost
+
+
+@sees_all_processes
 def test_a_divided_gpu_has_the_processes_of_its_instances_each_once(counted):
     found = counted(mig_0=2, process_0=11)
     assert [found[each] for each in found if each.startswith("MIG-")] == [1, 1]
@@ -399,6 +406,23 @@ def test_mig_instances_have_memory_of_their_own_and_a_parent(source, fake):
     assert {each.attributes["hw.parent"] for each in memory if each.attributes["hw.id"].startswith("MIG-")} == {UUIDS[0]}
     assert by_id(reading, rows.MIG_INSTANCES) == {UUIDS[0]: 2, UUIDS[1]: 0}
     assert not [uuid for uuid in by_id(reading, hardware.STATUS) if uuid.startswith("MIG-")]
+
+
+def test_what_is_of_the_whole_gpu_is_not_of_its_instances_too(source, fake):
+    fake.set(mig_0=2, value_instances=1)
+    reading = source().read()
+    for metric in (hardware.ENERGY, hardware.POWER):
+        assert by_id(reading, metric).keys() == set(UUIDS)
+
+
+def test_links_of_blackwell_are_summed_up(source, fake):
+    fake.set(value_nvlink5=1)
+    reading = source().read()
+    links = 18
+    assert by_id(reading, rows.NVLINK_IO, **{"network.io.direction": "transmit"})[UUIDS[0]] == sum(202_000 + link for link in range(links))
+    errors = {kind: by_id(reading, rows.NVLINK_ERRORS, **{"error.type": kind}) for kind in ("symbol", "link_integrity", "replay")}
+    expected = {"symbol": sum(221_000 + link for link in range(links)), "link_integrity": sum(211_000 + link for link in range(links))}
+    assert {kind: found[UUIDS[0]] for kind, found in errors.items() if found} == expected
 
 
 def test_mig_switched_on_at_run_time_is_seen(source, fake):

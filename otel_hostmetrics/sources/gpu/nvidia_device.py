@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 from otel_hostmetrics.catalogue.model import AttributeValue
 from otel_hostmetrics.errors import Unavailable
@@ -14,6 +14,7 @@ from otel_hostmetrics.kernel.nvml import LOST, UNKNOWN, Device, Failure, Nvml
 from otel_hostmetrics.kernel.nvml_batch import Batch, Call, Field
 from otel_hostmetrics.kernel.nvml_gpm import Profile
 from otel_hostmetrics.settings import Gpu
+from otel_hostmetrics.sources.gpu import nvidia_derived as derived
 from otel_hostmetrics.sources.gpu.identity import Identity
 from otel_hostmetrics.sources.gpu.nvidia_health import Health
 from otel_hostmetrics.sources.gpu.nvidia_rows import MEANINGS, STATES
@@ -21,8 +22,7 @@ from otel_hostmetrics.sources.gpu.points import Bound, Names, Value
 
 _SILENT = 3  # cycles in which every call failed for no known reason, before the driver is believed to be in trouble
 _WIDE = 1 << 32
-_PENDING = ("retired.pending", "remapped.pending")
-_Derive: TypeAlias = Callable[[Sequence[Value]], Value]  # of the fast values
+_WHOLE = ("energy_mj", "power.")  # of a GPU as a whole; an instance that repeated them would be counted twice
 
 
 class Batches(NamedTuple):
@@ -75,25 +75,14 @@ class NvidiaDevice:
         if "nvlink.links" in slow.names and "nvlink.transmit_kib" not in fast.names:
             links = int(slow.read()[slow.names.index("nvlink.links")] or 0)
             fast = _complete(nvml, device, calls, (*values.FAST_FIELDS, *values.nvlink5(links)))
+            slow = Batch(nvml, device, values.SLOW_CALLS, (*values.SLOW_FIELDS, *values.nvlink5_errors(links)))
         self._batches = Batches(fast, slow)
         self._at = {name: place for place, name in enumerate(fast.names)}
         self._health = Health(fast.names, slow.names)
-        self._slow_at = {name: place for place, name in enumerate(slow.names)}
-        self._pending = [self._slow_at[name] for name in _PENDING if name in self._slow_at]
-        self._derived = dict(self._derivations())
+        self._derived, self._derived_slow = dict(derived.of_fast(fast.names)), dict(derived.of_slow(slow.names))
         self._narrow = {way: self._at[f"pcie.{way}"] for way in ("transmit", "receive") if f"pcie.{way}" in self._at}
         self._slow_values = None
         self.changed = True
-
-    def _derivations(self) -> Iterator[tuple[str, _Derive]]:
-        """What is made of several fast values, by name; only what this device has all parts of."""
-        at = self._at
-        if "memory.used" in at and "memory.total" in at:
-            yield "memory.utilization", partial(_ratio, at["memory.used"], at["memory.total"])
-        for way in ("transmit", "receive"):
-            links = [place for name, place in at.items() if name.startswith(f"nvlink.{way}.")]
-            if links:
-                yield f"nvlink.{way}", partial(_sum, links)
 
     def _open_profile(self, parent: Device) -> Profile | None:
         if not self._settings.profiling or not nvml_gpm.supported(self._nvml, parent):
@@ -111,13 +100,15 @@ class NvidiaDevice:
 
     @property
     def _slow_names(self) -> tuple[str, ...]:
-        return (*self._batches.slow.names, *(("repair.pending",) if self._pending else ()))
+        return (*self._batches.slow.names, *self._derived_slow)
 
     def bound(self, names: Names, offset: int) -> Iterator[Bound]:
         """The series of every value that means something, its place counted from *offset*."""
         self.changed = False
         who, slow = identity(self.device), frozenset((*self._slow_names, "instances"))
         for place, name in enumerate(self.names(), offset):
+            if self.is_instance and name.startswith(_WHOLE):
+                continue
             for metric, more, scale in MEANINGS.get(name, ()):
                 yield Bound(names.series(metric, who.attributes(metric, more)), place, scale, name in slow)
 
@@ -153,7 +144,7 @@ class NvidiaDevice:
     def _read_slow(self) -> Sequence[Value]:
         values = self._batches.slow.read()
         self._health.look(values)
-        return [*values, _any(values, self._pending)] if self._pending else values
+        return [*values, *(derive(values) for derive in self._derived_slow.values())]
 
     def _watch(self, values: list[Value]) -> None:
         """Raises Failure where nothing at all was answered several times."""
@@ -166,7 +157,7 @@ class NvidiaDevice:
             if value is not None and value >= _WIDE:
                 # Drivers whose counter has 32 bits wrap it several times a second under load: that is no counter.
                 del self._narrow[way]
-                self._derived[f"io.{way}"] = partial(_copy, place)
+                self._derived[f"io.{way}"] = partial(derived.copy, place)
                 self.changed = True
 
     def _nothing(self) -> list[Value]:
@@ -205,23 +196,3 @@ def _complete(nvml: Nvml, device: Device, calls: Sequence[Call], fields: Sequenc
 
 def _at(values: Sequence[Value], place: int | None) -> Value:
     return values[place] if place is not None else None
-
-
-def _ratio(part: int, whole: int, fast: Sequence[Value]) -> Value:
-    used, total = fast[part], fast[whole]
-    return used / total if used is not None and total else None
-
-
-def _any(values: Sequence[Value], places: Sequence[int]) -> Value:
-    known = [flag for place in places if (flag := values[place]) is not None]
-    return max(known) if known else None
-
-
-def _sum(places: Sequence[int], fast: Sequence[Value]) -> Value:
-    """None where a part is missing: a sum of fewer links would look like a counter that fell."""
-    parts = [fast[place] for place in places]
-    return sum(parts) if None not in parts else None  # type: ignore[arg-type]
-
-
-def _copy(place: int, fast: Sequence[Value]) -> Value:
-    return fast[place]

@@ -14,12 +14,13 @@ from otel_hostmetrics.kernel.nvml import LOST, Device, Failure, Nvml
 from otel_hostmetrics.kernel.nvml_processes import Processes, Sample
 from otel_hostmetrics.kernel.proc_exe import Executables
 from otel_hostmetrics.sources.gpu.nvidia_device import identity
-from otel_hostmetrics.sources.gpu.processes import living
+from otel_hostmetrics.sources.gpu.processes import hidden, living
 
 _Points = dict[Metric, list[tuple[Attributes, Number]]]
 _STRANGERS = Unavailable(
     Reason.UNREADABLE, "processes on GPUs", "none of the pids NVML gives is in our PID namespace: run in the host's (hostPID, --pid=host)"
 )
+_HIDDEN = Unavailable(Reason.DENIED, "processes on GPUs", "procfs hides those of other users (hidepid)", "CAP_SYS_PTRACE")
 
 
 class NvidiaProcesses:
@@ -40,6 +41,7 @@ class NvidiaProcesses:
             )
             for device in devices
         ]
+        self._hidden = False  # somebody whom procfs does not show did so
         self.any = False  # somebody used a GPU in the last cycle
         self.problems: list[Unavailable] = []
 
@@ -49,6 +51,7 @@ class NvidiaProcesses:
         users: dict[str, set[int]] = {}
         spoken_of, found, now_us = 0, 0, time.time_ns() // 1000
         self._executables.begin()
+        self._hidden = False
         for device, processes in self._lists:
             if device.uuid not in awake:
                 continue
@@ -61,7 +64,7 @@ class NvidiaProcesses:
                 continue
             who = self._who({*pids, *(sample.pid for sample in samples)}) if pids or samples else {}
             spoken_of, found = spoken_of + len(pids), found + len(who)
-            if processes.complete and self._all_seen:
+            if processes.complete and self._all_seen and not self._hides(pids.keys() - who.keys()):
                 users[device.uuid] = who.keys() & pids.keys()
             if not who:
                 continue
@@ -69,8 +72,15 @@ class NvidiaProcesses:
             points[rows.PROCESS_UTILIZATION] += _utilization(device, samples, who)
         points[rows.PROCESSES] += self._counted(users)
         self.any = spoken_of > 0
-        self.problems = [_STRANGERS] if spoken_of and not found else self._executables.problems
+        self.problems = [_HIDDEN] if self._hidden else [_STRANGERS] if spoken_of and not found else []
+        self.problems += self._executables.problems
         return {metric: some for metric, some in points.items() if some}
+
+    def _hides(self, pids: Collection[int]) -> bool:
+        """Whether one of those that procfs does not show lives all the same: their number is then not known."""
+        hides = any(hidden(self._fs, pid) for pid in pids)
+        self._hidden |= hides
+        return hides
 
     def _counted(self, users: Mapping[str, set[int]]) -> Iterator[tuple[Attributes, Number]]:
         for attributes, parts in self._counts:

@@ -10,7 +10,7 @@ from otel_hostmetrics.catalogue import gpu as rows
 from otel_hostmetrics.catalogue import hardware
 from otel_hostmetrics.catalogue.model import Attributes, Metric
 from otel_hostmetrics.kernel.nvml_gpm import PERCENT
-from otel_hostmetrics.kernel.nvml_values import CLOCKS, FANS, LOCATIONS
+from otel_hostmetrics.kernel.nvml_values import CLOCKS, FANS, LOCATIONS, NVLINK5_ERRORS
 
 STATES = (*hardware.STATES, "predicted_failure")
 _MILLI, _MEGA, _KIBI, _MEBI, _GIGA = 1000, 1_000_000, 1024, 1 << 20, 1_000_000_000
@@ -116,7 +116,7 @@ def _links() -> Iterator[tuple[str, Meaning]]:
         "lane", "l0_to_recovery",
     ):  # fmt: skip
         yield f"pcie.error.{kind}", Meaning(rows.PCIE_ERRORS, {rows.ERROR_TYPE: kind})
-    for kind in ("crc_flit", "crc_data", "replay", "recovery", "ecc_data"):
+    for kind in dict.fromkeys(("crc_flit", "crc_data", "replay", "recovery", "ecc_data", *(kind for kind, _ in NVLINK5_ERRORS))):
         yield f"nvlink.error.{kind}", Meaning(rows.NVLINK_ERRORS, {rows.ERROR_TYPE: kind})
     for name, metric in (
         ("pcie.generation", rows.PCIE_GENERATION), ("pcie.width", rows.PCIE_WIDTH), ("pcie.generation.max", rows.PCIE_GENERATION_LIMIT),

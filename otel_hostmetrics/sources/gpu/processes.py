@@ -24,3 +24,24 @@ def living(fs: HostFS, pid: int) -> tuple[bytes, ...] | None:
         os.close(descriptor)
     fields = rest.split()
     return (name, *fields[_START : _START + 1]) if fields and fields[0] not in _DEAD else None
+
+
+def hidden(fs: HostFS, pid: int) -> bool:
+    """Whether it lives and procfs does not show it: its mount option ``hidepid`` (proc(5)). For who is in the same PID namespace."""
+    try:
+        os.stat(fs.proc(str(pid), "stat"))
+    except PermissionError:
+        return True
+    except OSError:
+        return _exists(pid)
+    return False
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):  # a driver's ghost may have any number
+        return False
+    return True
