@@ -83,12 +83,12 @@ class _Slot:
 
 
 class _Worker:
-    """Reads a slot in a thread of its own, so that a driver that hangs does not hold the cycle."""
+    """Reads a slot in a thread of its own. A driver that hangs holds one cycle for *deadline* seconds, and those after it not at all."""
 
-    def __init__(self, slot: _Slot, stale: float) -> None:
+    def __init__(self, slot: _Slot, deadline: float) -> None:
         self.slot = slot
-        self._stale = stale  # s
-        self._done_at = 0.0
+        self._deadline = deadline
+        self._asked_at = self._done_at = 0.0
         # Queues in C, which no more than one item is ever in: an Event's wait is a new lock and Python code each time.
         self._wanted: SimpleQueue[bool] = SimpleQueue()
         self._done: SimpleQueue[tuple[Reading, Status]] = SimpleQueue()
@@ -100,16 +100,17 @@ class _Worker:
         """Begin a reading, unless one is still under way or waits to be taken; one that waited too long is no news any more."""
         if not self._thread.is_alive():
             self._thread.start()
-        if not self._done.empty() and time.monotonic() - self._done_at > self._stale:
-            self.take(0)
+        if not self._done.empty() and time.monotonic() - self._done_at > _STALE * self._deadline:
+            self.take()
         if not self._busy:
             self._busy = True
+            self._asked_at = time.monotonic()
             self._wanted.put(True)
 
-    def take(self, timeout: float) -> tuple[Reading, Status] | None:
+    def take(self) -> tuple[Reading, Status] | None:
         """The reading under way once it is done; None if it is not done in time."""
         try:
-            result = self._done.get(timeout=max(timeout, 0))
+            result = self._done.get(timeout=max(self._asked_at + self._deadline - time.monotonic(), 0))
         except Empty:
             return None
         self._busy = False
@@ -178,7 +179,7 @@ class Collector:
         enrich: Callable[[str, Reading], None] | None = None,
     ) -> None:
         self._inline = [_Slot(source, reopen) for source in sources if not source.blocking and not isinstance(source, Derived)]
-        self._workers = [_Worker(_Slot(source, reopen), _STALE * deadline) for source in sources if source.blocking]
+        self._workers = [_Worker(_Slot(source, reopen), deadline) for source in sources if source.blocking]
         self._derived = [(each, _Slot(each, reopen)) for each in sources if isinstance(each, Derived)]
         self._own = _Slot(own, reopen) if own else None
         self._enabled = frozenset(enabled)
@@ -201,8 +202,7 @@ class Collector:
         for slot in self._inline:
             self._keep(slot, slot.read(), readings, statuses)
         for worker in self._workers:
-            remaining = self._deadline - (time.monotonic_ns() - monotonic_ns) / 1e9
-            self._keep(worker.slot, worker.take(remaining) or _late(self._deadline), readings, statuses)
+            self._keep(worker.slot, worker.take() or _late(self._deadline), readings, statuses)
         for derived, slot in self._derived:
             derived.take(self._whole)
             self._keep(slot, slot.read(), readings, statuses)

@@ -188,10 +188,10 @@ def wait_for(condition: Callable[[], object]) -> None:
 def test_a_source_that_hangs_is_late_and_the_others_are_on_time(collector):
     hanging = Hanging()
     cycle = collector(Fake("hangs", hanging.read, blocking=True), Fake("quick", good, blocking=True), Fake("inline", good))
-    for _ in range(2):
+    for least, most in ((0.09, 0.5), (0, 0.05)):  # it is waited for once, not in every cycle
         began = time.monotonic()
         snapshot = cycle.collect()
-        assert 0.09 < time.monotonic() - began < 0.5
+        assert least < time.monotonic() - began < most
         assert (snapshot.statuses["hangs"].state, snapshot.statuses["hangs"].reason) == (State.LATE, Reason.LATE)
         assert values(snapshot, "hangs") == []
         assert values(snapshot, "quick") == values(snapshot, "inline") == list(range(10))
@@ -202,7 +202,7 @@ def test_a_source_that_hangs_is_late_and_the_others_are_on_time(collector):
     late = cycle.collect()
     assert values(late, "hangs") == [1]
     assert abs(late.readings["hangs"].time_ns - done_ns) < 15_000_000, "the time of the reading, not of the cycle"
-    assert late.statuses["hangs"].took_ns > 150_000_000
+    assert late.statuses["hangs"].took_ns > 90_000_000
     assert values(cycle.collect(), "hangs") == [2], "taken once, then read anew"
 
 
