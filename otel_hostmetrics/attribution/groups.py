@@ -61,12 +61,15 @@ class Groups:
         return over
 
     def of_process(self, proc: str, pid: int) -> Group | None:
-        """By /proc/PID/cgroup below *proc*; None for a process that is gone, and for one in the root cgroup."""
+        """By /proc/PID/cgroup below *proc*; None for a process that is gone, and for one in the root cgroup.
+
+        Its place in the hierarchy whose times these are: in others of a hybrid host it may be in its runtime's service.
+        """
         try:
-            paths = proc_cgroup.paths(proc_cgroup.read(proc, pid))
+            path = proc_cgroup.path_in(proc_cgroup.read(proc, pid), self._times.controller)
         except Unavailable:
             return None
-        return next((group for path in paths if (group := self.by_workload.get(workload(path))) is not None), None)
+        return self.by_workload.get(workload(path))
 
     def _align(self) -> None:
         cgroups = self._times.cgroups

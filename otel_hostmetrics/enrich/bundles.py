@@ -21,6 +21,7 @@ from otel_hostmetrics.errors import Reason, Unavailable
 from otel_hostmetrics.kernel.hostfs import HostFS
 
 _MOST_DIRECTORIES = 64
+_MOST_STORED = 16 << 20  # bytes of podman's list: 650 for each container
 _CRI = "io.kubernetes.cri."
 _CRIO = "io.kubernetes.cri-o."
 _MANAGERS = {"libpod": "podman", "cri-o": "cri-o"}
@@ -61,7 +62,7 @@ class Bundles:
 
     def __init__(self, fs: HostFS, patterns: tuple[str, ...]) -> None:
         self._fs = fs
-        self._patterns = [os.path.join(glob.escape(fs.root), pattern.lstrip("/")) for pattern in patterns]
+        self._patterns = patterns
         self._known: dict[str, Attributes] = {}
 
     def find(self, containers: frozenset[str], pods: frozenset[str]) -> Names:  # noqa: ARG002 - there is nothing of pods
@@ -83,8 +84,14 @@ class Bundles:
 
     def _directories(self) -> list[str]:
         """Docker's containers are containerd's too, in the namespace moby, but without their names."""
-        found = (path for pattern in self._patterns for path in glob.glob(pattern) if os.path.basename(path) != "moby")
+        found = (path for pattern in self._patterns for path in self._matching(pattern) if os.path.basename(path) != "moby")
         return sorted(found)[:_MOST_DIRECTORIES]
+
+    def _matching(self, pattern: str) -> list[str]:
+        """What comes before the first wildcard may lead elsewhere on the host, as /var/lib/docker to another disk."""
+        parts = pattern.split("/")
+        plain = next((place for place, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+        return glob.glob("/".join((glob.escape(self._fs.resolved("/".join(parts[:plain]))), *parts[plain:])))
 
     def _read(self, directory: str) -> Attributes:
         """Raises Unavailable: ABSENT where no runtime has left a file that we know."""
@@ -143,7 +150,7 @@ def _annotations(text: str) -> Mapping[str, str]:
 def _stored(fs: HostFS, directory: str) -> Mapping[str, Attributes]:
     """Names and images from ``containers.json`` beside the containers' directories: podman has them nowhere else in a file."""
     try:
-        found = msgspec.json.decode(fs.text(f"{directory}/containers.json"), type=list[_Stored])
+        found = msgspec.json.decode(fs.text(f"{directory}/containers.json", _MOST_STORED), type=list[_Stored])
         return {
             each.id: told({CONTAINER_NAME: next(iter(each.names or ()), ""), **image(_image_name(each.metadata))})
             for each in found

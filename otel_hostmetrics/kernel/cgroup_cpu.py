@@ -20,9 +20,11 @@ from otel_hostmetrics.errors import Reason, Unavailable
 from otel_hostmetrics.kernel import cgroup_path
 from otel_hostmetrics.kernel.counterfiles import Budget
 from otel_hostmetrics.kernel.hostfs import HostFS
+from otel_hostmetrics.kernel.proc_cgroup import UNIFIED
 
 _SIZE: Final = 32  # bytes: "usage_usec " and 20 digits; 20 digits and a newline
 _USEC: Final = b"usage_usec "
+_STAT, _ACCOUNT = "cpu.stat", "cpuacct"
 _V1: Final = ("cpuacct", "cpu,cpuacct", "cpuacct,cpu")  # names of the mount point
 _DEPTH: Final = 32  # the kernel's own bound is cgroup.max.depth, by default none
 _LOOK_AT_ALL: Final = 60.0  # s between two looks for new cgroups also where nothing tells of them: inside containers
@@ -58,6 +60,7 @@ class CgroupTimes:
 
     def __init__(self, fs: HostFS, budget: Budget, most: int) -> None:
         self.directory, self._name, self._scale = _hierarchy(fs)
+        self.controller = UNIFIED if self._name == _STAT else _ACCOUNT  # whose hierarchy it is
         self._budget = budget
         self._most = most
         self.cgroups: list[Cgroup] = []  # parents before their children
@@ -187,11 +190,11 @@ def _hierarchy(fs: HostFS) -> tuple[str, str, int]:
     if not os.path.exists(f"{root}/cgroup.controllers"):
         for name in _V1:
             if os.path.exists(f"{root}/{name}/cpuacct.usage"):
-                return f"{root}/{name}", "cpuacct.usage", 1
+                return f"{root}/{name}", f"{_ACCOUNT}.usage", 1
         root += "/unified"
     if not os.path.exists(f"{root}/cgroup.controllers"):
         raise Unavailable(Reason.ABSENT, fs.sys("fs/cgroup"), "neither cgroup v2 nor cpuacct of v1 is mounted there")
-    return root, "cpu.stat", 1000
+    return root, _STAT, 1000
 
 
 def _content(path: str) -> bytes:

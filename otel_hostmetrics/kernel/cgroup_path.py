@@ -24,13 +24,13 @@ NOTHING: Final = CgroupPath()
 
 _RUNTIMES: Final = {
     "cri-containerd": "containerd", "containerd": "containerd", "nerdctl": "containerd", "default": "containerd", "k8s.io": "containerd",
-    "docker": "docker", "moby": "docker", "crio": "cri-o", "libpod": "podman", "libpod_parent": "podman",
+    "docker": "docker", "moby": "docker", "crio": "cri-o", "libpod": "podman", "libpod_parent": "podman", "libpod-payload": "podman",
 }  # fmt: skip
 _QOS: Final = {"besteffort": "BestEffort", "burstable": "Burstable", "kubepods": "Guaranteed"}
 _DELETED = " (deleted)"  # what the kernel puts behind a cgroup that was removed while the process still exits
 
-# [PREFIX-]ID[.scope], PREFIX:ID
-_CONTAINER = re.compile(r"(?:(?:.*:)?(?P<prefix>[^:]*)[-:])?(?P<id>[0-9a-f]{64})(?:\.[a-z]+)?")
+# [PREFIX-]ID[.scope], PREFIX:ID; ID.service is a health check of podman and nerdctl, ID.mount a file system
+_CONTAINER = re.compile(r"(?:(?:.*:)?(?P<prefix>[^:]*)[-:])?(?P<id>[0-9a-f]{64})(?:\.scope)?")
 _TASK = re.compile(r"[0-9a-f]{32}-\d+")  # of ECS on Fargate
 _POD = re.compile(r"(?<![a-z])pod([0-9a-f]{8}(?:[-_][0-9a-f]{4}){3}[-_][0-9a-f]{12}|[0-9a-f]{32})(?=[/:.]|$)")
 _MACHINE = re.compile(r"systemd-nspawn@(.+)\.service|machine-((?!qemu|lxc).+)\.scope")

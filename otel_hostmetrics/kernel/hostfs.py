@@ -9,6 +9,7 @@ from typing import Self
 from otel_hostmetrics.errors import Reason, Unavailable, unavailable
 
 _SMALL = 128  # bytes: the longest single-value attribute we read, with room
+_LINKS = 40  # symbolic links followed, as in the kernel (MAXSYMLINKS)
 _LARGE = 1 << 20  # bytes: more than any file read through here; mountinfo of a crowded node is the longest
 
 
@@ -98,18 +99,36 @@ class HostFS:
         """A path on the host: ``path("/run/x")`` and ``path("run", "x")`` are the same."""
         return os.path.join(self.root, *(part.lstrip("/") for part in parts))
 
-    def text(self, path: str) -> str:
+    def resolved(self, path: str) -> str:
+        """A *path* of the host without symbolic links, below the root: what they lead to is meant as the host sees it."""
+        real, parts = "/", [*reversed(path.split("/"))]
+        followed = 0
+        while parts:
+            step = os.path.normpath(os.path.join(real, parts.pop() or "."))
+            try:
+                target = os.readlink(self.path(step))
+            except OSError:  # no link, or not there
+                real = step
+                continue
+            followed += 1
+            if followed > _LINKS:
+                break
+            real = "/" if target.startswith("/") else real
+            parts += reversed(target.split("/"))
+        return self.path(real)
+
+    def text(self, path: str, most: int = _LARGE) -> str:
         """A file's content without surrounding white space; bytes that are not UTF-8 are shown as hex escapes.
 
-        Raises Unavailable; MALFORMED above one MiB.
+        A FIFO is empty, and does not make who reads wait. Raises Unavailable; MALFORMED above *most* bytes.
         """
         try:
-            with open(path, "rb") as file:
-                content = file.read(_LARGE + 1)
+            with open(path, "rb", opener=_at_once) as file:
+                content = file.read(most + 1)
         except OSError as error:
             raise unavailable(error, path, needs=path) from None
-        if len(content) > _LARGE:
-            raise Unavailable(Reason.MALFORMED, path, f"longer than {_LARGE} bytes")
+        if len(content) > most:
+            raise Unavailable(Reason.MALFORMED, path, f"longer than {most} bytes")
         return content.strip().decode("utf-8", "backslashreplace")
 
     def integer(self, path: str) -> int:
@@ -123,3 +142,7 @@ class HostFS:
             return sorted(os.listdir(path))
         except OSError as error:
             raise unavailable(error, path, needs=path) from None
+
+
+def _at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NONBLOCK)

@@ -7,10 +7,14 @@ cgroup namespace of who reads.
 from __future__ import annotations
 
 import os
+import re
+from typing import Final
 
 from otel_hostmetrics.errors import unavailable
 from otel_hostmetrics.kernel.cgroup_path import NOTHING, CgroupPath, parse
 
+UNIFIED: Final = ""  # the hierarchy of cgroup v2, among those of v1 that are named after a controller
+_OUTSIDE: Final = re.compile(r"^(?:/\.\.)+(?=/)")  # above the cgroup namespace of who reads
 _USUAL = 1024  # bytes
 _MOST = 32_768  # bytes: more than 14 hierarchies with paths of 2 KB; what is beyond is not looked at
 
@@ -104,7 +108,30 @@ def paths(content: bytes) -> list[str]:
     return [*unified, *(path for path in others if path not in unified)]
 
 
+def path_in(content: bytes, controller: str) -> str:
+    """The path in the hierarchy of one controller of v1, or in the UNIFIED one; empty if there is none.
+
+    Of a path that is seen from another cgroup namespace it is what lies below the last ``..``: the whole path, if that
+    namespace's root is as deep as there are dots.
+    """
+    for line in content.decode("utf-8", "surrogateescape").split("\n"):
+        number, _, rest = line.partition(":")
+        controllers, colon, path = rest.partition(":")
+        if colon and (controller in controllers.split(",") if controller else number == "0" and not controllers):
+            return _OUTSIDE.sub("", path, count=1)
+    return ""
+
+
 def container(content: bytes) -> CgroupPath:
-    """The container and pod that the first path with a container tells of; else of the first with a pod."""
-    found = [parse(path) for path in paths(content)]
-    return next((each for each in found if each.container_id), next((each for each in found if each.pod_uid), NOTHING))
+    """The innermost container that a path tells of, and its pod; else the first pod.
+
+    On a hybrid host the hierarchies may tell of different ones: docker in a container makes its cgroups in those of v1 only.
+    """
+    found = [(path, parse(path)) for path in paths(content)]
+    best = next((each for _, each in found if each.container_id), None)
+    if best is None:
+        return next((each for _, each in found if each.pod_uid), NOTHING)
+    for path, each in found:
+        if each.container_id and each.container_id != best.container_id and best.container_id in path:
+            best = each
+    return best

@@ -181,6 +181,30 @@ def of_gpu(reading: Reading) -> list[float]:
     return [part(reading, row, "gpu") for row in (rows.MEASURED, rows.IDLE, rows.UNATTRIBUTED)]
 
 
+def of_process_11(machine: Machine) -> dict[str, float]:
+    """Who gets the energy of a GPU that this process uses alone."""
+    use = points(gpu.PROCESS_UTILIZATION, ({"process.pid": 11, "hw.id": "GPU-1", "hw.gpu.task": "general"}, 1.0))
+    with Cycles(machine, {GPU: 0}) as cycles:
+        return workloads(cycles.cycle({GPU: 10}, use), "gpu")
+
+
+def test_a_process_is_where_its_cpu_time_is_accounted(tmp_path: Path) -> None:
+    """On a hybrid host the hierarchy of v2 may have it in its runtime's service, which is a workload as well."""
+    machine, runtime = Machine(tmp_path, version=1), "/system.slice/containerd.service"
+    machine.make(IN_A)
+    machine.make(runtime)
+    machine.process(11, IN_A)
+    (tmp_path / "proc/11/cgroup").write_text(f"4:cpu,cpuacct:{IN_A}\n1:name=systemd:{IN_A}\n0::{runtime}\n")
+    assert of_process_11(machine) == {A: 10}
+
+
+def test_a_process_seen_from_another_cgroup_namespace(machine: Machine) -> None:
+    job = "/system.slice/slurmstepd.scope/job_123/step_0"
+    machine.make(job)
+    machine.process(11, f"/../../..{job}")
+    assert of_process_11(machine) == {job: 10}
+
+
 def test_what_a_gpu_takes_anyway_is_idle_once_it_was_seen_without_processes(machine: Machine) -> None:
     """30 W with nobody there. Then 10 s at 100 W, half busy by A: 700 J are A's, where its busy share would be 500."""
     machine.process(11, IN_A)

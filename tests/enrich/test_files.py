@@ -183,3 +183,25 @@ def test_labels_of_pods_are_taken_by_pattern_and_bounded() -> None:
     assert names.pod_labels(labels, ()) == {}
     assert names.pod_labels(labels, ("app", "app.*")) == {"k8s.pod.label.app": "web", "k8s.pod.label.app.kubernetes.io/name": "x"}
     assert len(names.pod_labels(labels, ("*",))) == 32
+
+
+def test_podman_s_list_of_many_containers(tmp_path: Path) -> None:
+    write(tmp_path / STORAGE / A / "userdata/config.json", {"annotations": {"io.container.manager": "libpod"}})
+    others = [{"id": f"{number:064x}", "names": ["x" * 600]} for number in range(2000)]
+    write(tmp_path / STORAGE / "containers.json", [*others, {"id": A, "names": ["demo"]}])
+    assert found(tmp_path, A)[A]["container.name"] == "demo"
+
+
+def test_a_pipe_in_place_of_a_file_is_not_waited_for(tmp_path: Path) -> None:
+    directory = tmp_path / CONTAINERD / "k8s.io" / A
+    directory.mkdir(parents=True)
+    os.mkfifo(directory / "config.json")
+    assert found(tmp_path, A) == {}
+
+
+def test_a_directory_that_is_on_another_disk_of_the_host(tmp_path: Path) -> None:
+    """A symbolic link of the host is followed below our root, not below ours."""
+    write(tmp_path / "data/docker/containers" / A / "config.v2.json", {"Name": "/demo"})
+    (tmp_path / "var/lib").mkdir(parents=True)
+    (tmp_path / "var/lib/docker").symlink_to("/mnt/../data/docker")
+    assert found(tmp_path, A)[A]["container.name"] == "demo"

@@ -53,6 +53,11 @@ def test_another_cgroup_namespace_only_lengthens_the_path(row: dict[str, str], c
     assert parse(cut + row["path"]) == _wanted(row)
 
 
+@pytest.mark.parametrize("unit", [f"{ID}.service", f"{ID}.mount", f"{ID}-abc.service", f"podman-{ID}.timer"])
+def test_a_unit_named_after_a_container_is_none(unit: str) -> None:
+    assert parse(f"/system.slice/{unit}") == NOTHING
+
+
 def test_docker_in_a_pod_is_a_container_of_that_pod() -> None:
     inner = parse(f"/kubepods/burstable/pod{POD}/{OUTER}/docker/{ID}")
     assert inner == CgroupPath(ID, "docker", POD, "Burstable")
@@ -174,3 +179,19 @@ def _cgroup(name: str) -> Iterator[Path]:
         yield path
     finally:
         path.rmdir()
+
+
+def test_the_innermost_container_of_all_hierarchies() -> None:
+    """Docker in a container of a hybrid host: that of v2 ends at the outer one."""
+    outer = f"/system.slice/docker-{OUTER}.scope"
+    content = f"12:pids:{outer}/docker/{ID}\n1:name=systemd:{outer}/docker/{ID}\n0::{outer}\n".encode()
+    assert proc_cgroup.container(content).container_id == ID
+    assert proc_cgroup.container(content.replace(b"0::" + outer.encode(), b"0::/system.slice/docker.service")).container_id == ID
+
+
+@pytest.mark.parametrize(
+    ("controller", "path"), [("cpuacct", "/docker/x"), ("", "/system.slice/docker.service"), ("memory", "/docker"), ("rdma", "")]
+)
+def test_the_path_in_one_hierarchy(controller: str, path: str) -> None:
+    content = b"4:cpu,cpuacct:/docker/x\n3:memory:/../../docker\n0::/system.slice/docker.service\n"
+    assert proc_cgroup.path_in(content, controller) == path
