@@ -85,13 +85,13 @@ class Stock:
         from opentelemetry.exporter.prometheus import PrometheusMetricReader
         from prometheus_client import CollectorRegistry, start_http_server
 
-        from otel_hostmetrics.export.prometheus.address import parse_listen
+        from otel_hostmetrics.export.prometheus.address import literal, parse_listen
 
         host, port = parse_listen(self._settings.prometheus.listen)
         registry = CollectorRegistry()
         reader = PrometheusMetricReader(scope_info_enabled=False, registry=registry)
         try:
-            server, thread = start_http_server(port, host, registry)
+            server, thread = start_http_server(port, literal(host), registry)
         except OSError as error:
             raise unavailable(error, f"listening on {host}:{port} (prometheus.listen)", "CAP_NET_BIND_SERVICE") from None
         self._close += [lambda: thread.join(1), server.server_close, server.shutdown]

@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 STACK = ROOT / "metrics-stack.yaml"
 POD = ROOT / "deploy/podman/agent.yaml"
 DAEMONSET = ROOT / "deploy/kubernetes/daemonset.yaml"
+KUBELET = ROOT / "deploy/kubernetes/kubelet.yaml"
 SIDECAR = ROOT / "deploy/sidecar/collector.yaml"
 
 # What the BPF source names as needs of one or the other of its parts (kernel/bpf_*.py), and nothing else.

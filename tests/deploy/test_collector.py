@@ -74,8 +74,9 @@ def test_the_stacks_grafana_finds_what_it_is_pointed_to() -> None:
 
 
 def test_the_sidecar_names_the_pods_of_its_own_node() -> None:
-    processor = yaml.safe_load(SIDECAR.read_text())["processors"]["k8s_attributes"]
-    assert processor["filter"] == {"node_from_env_var": "NODE_NAME"}
-    asked = [source for rule in processor["pod_association"] for source in rule["sources"]]
-    assert {source["from"] for source in asked} == {"resource_attribute"}, "every point comes from the agent's own connection"
-    assert [source["name"] for source in asked] == ["container.id", "k8s.pod.uid"]
+    config = yaml.safe_load(SIDECAR.read_text())
+    named = [config["processors"][each] for each in config["service"]["pipelines"]["metrics"]["processors"] if "k8s" in each]
+    assert all(processor["filter"] == {"node_from_env_var": "NODE_NAME"} for processor in named)
+    rules = [[rule["sources"] for rule in processor["pod_association"]] for processor in named]
+    # A rule whose attribute is there is the last that one processor tries: hence one each.
+    assert rules == [[[{"from": "resource_attribute", "name": name}]] for name in ("container.id", "k8s.pod.uid")]

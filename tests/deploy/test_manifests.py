@@ -10,8 +10,22 @@ import pytest
 
 from otel_hostmetrics import __version__
 from otel_hostmetrics.config.environment import PREFIX
+from otel_hostmetrics.export.otlp import channel
+from otel_hostmetrics.export.prometheus.address import parse_listen
 from otel_hostmetrics.kernel import bpf_cgroups, bpf_holders, bpf_ids, bpf_iter
-from tests.deploy.manifests import CAPABILITIES, DAEMONSET, POD, ROOT, STACK, containers, documents, mounted_files, pod_spec, settings
+from tests.deploy.manifests import (
+    CAPABILITIES,
+    DAEMONSET,
+    KUBELET,
+    POD,
+    ROOT,
+    STACK,
+    containers,
+    documents,
+    mounted_files,
+    pod_spec,
+    settings,
+)
 
 _ALL = pytest.mark.parametrize("path", [STACK, POD, DAEMONSET], ids=lambda path: path.name)
 _AGENTS = pytest.mark.parametrize("path", [POD, DAEMONSET], ids=lambda path: path.name)
@@ -74,15 +88,16 @@ def test_the_host_is_mounted_read_only_where_the_agent_looks_for_it(path: Path) 
 
 
 @_AGENTS
-def test_the_agents_environment_is_a_configuration_it_accepts(path: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("address", ["192.0.2.1", "2001:db8::1"])
+def test_the_agents_environment_is_a_configuration_it_accepts(path: Path, address: str, tmp_path: Path) -> None:
     """Every variable is a key; what the cluster fills in is filled in here, and /host is a folder of the test."""
-    environment = {each["name"]: each.get("value", "192.0.2.1") for each in containers(path)["agent"]["env"]}
+    environment = {each["name"]: each.get("value", address) for each in containers(path)["agent"]["env"]}
     filled = {name: re.sub(r"\$\((\w+)\)", lambda match: environment[match[1]], value) for name, value in environment.items()}
     assert [name for name in filled if name.startswith(PREFIX)]
     assert filled[f"{PREFIX}PATH__ROOT"] == "/host"
     accepted = settings(filled | {f"{PREFIX}PATH__ROOT": str(tmp_path)})
-    assert accepted.otlp.endpoint.endswith(":4317")
-    assert accepted.prometheus.listen == "0.0.0.0:9464"
+    assert channel.target(accepted.otlp).name.endswith(":4317")
+    assert parse_listen(accepted.prometheus.listen)[1] == 9464
 
 
 @_ALL
@@ -128,6 +143,19 @@ def test_the_daemonset_runs_on_every_node_and_needs_no_api_server() -> None:
     environment = containers(DAEMONSET)["agent"]["env"]
     fields = {each["name"]: each["valueFrom"]["fieldRef"]["fieldPath"] for each in environment if "valueFrom" in each}
     assert fields == {"NODE_NAME": "spec.nodeName", "HOST_IP": "status.hostIP"}
+
+
+def test_the_daemonset_may_look_at_processes_of_others() -> None:
+    """The default AppArmor profile of runtimes forbids it, whatever the capabilities."""
+    assert containers(DAEMONSET)["agent"]["securityContext"]["appArmorProfile"] == {"type": "Unconfined"}
+
+
+def test_the_kubelet_may_be_asked_for_pods_and_nothing_else() -> None:
+    role, binding = documents(KUBELET)
+    assert role["rules"] == [{"apiGroups": [""], "resources": ["nodes/pods"], "verbs": ["get"]}]
+    account = next(each for each in documents(DAEMONSET) if each["kind"] == "ServiceAccount")["metadata"]
+    assert binding["subjects"] == [{"kind": "ServiceAccount", **account}]
+    assert binding["roleRef"]["name"] == role["metadata"]["name"]
 
 
 def test_the_daemonset_is_probed_where_the_agent_answers() -> None:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 EXPORT = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
 _PORT = 4317
-_HOST_PORT = re.compile(r"(?P<host>[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_.])?|\[(?P<ipv6>[^\]]*)\])(?::(?P<port>[0-9]{1,5}))?")
+_HOST_PORT = re.compile(r"(?P<host>[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_.])?|\[(?P<literal>[^\]]*)\])(?::(?P<port>[0-9]{1,5}))?")
 _HEADER = re.compile(r"[0-9a-z_.-]+")  # gRPC over HTTP/2, "Custom-Metadata"
 _PRINTABLE = re.compile(r"[ -~]*")
 _ROUND_ROBIN = '{"loadBalancingConfig":[{"round_robin":{}}]}'
@@ -71,17 +71,20 @@ def _host_port(text: str, default: int = _PORT) -> str:
     if "@" in text:
         raise ValueError("otlp.endpoint: a user or password does not belong here; use otlp.headers")
     found = _HOST_PORT.fullmatch(text)
-    if found is None or (found["ipv6"] is not None and not _is_ipv6(found["ipv6"])):
+    if found is None or (found["literal"] is not None and not _is_address(found["literal"])):
         raise ValueError(f"otlp.endpoint: {text!r} is not HOST:PORT; an IPv6 address needs [brackets]")
     port = found["port"] or str(default)
     if not 0 < int(port) < 65_536:
         raise ValueError(f"otlp.endpoint: {port} is not a port, 1 to 65535")
-    return f"{found['host']}:{port}"
+    literal = found["literal"]
+    host = literal if literal and ":" not in literal else found["host"]
+    return f"{host}:{port}"
 
 
-def _is_ipv6(text: str) -> bool:
+def _is_address(text: str) -> bool:
+    """Of either version: a manifest that has brackets around whatever a node's address is works on all clusters."""
     try:
-        ipaddress.IPv6Address(text)
+        ipaddress.ip_address(text)
     except ValueError:
         return False
     return True

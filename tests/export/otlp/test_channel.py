@@ -40,6 +40,7 @@ def _deliver(**settings):
         (" 10.0.0.1:55680 ", "10.0.0.1:55680", False),
         ("[::1]:4317", "[::1]:4317", False),
         ("[fe80::1]", "[fe80::1]:4317", False),
+        ("[10.0.0.1]:4317", "10.0.0.1:4317", False),
         ("http://host", "host:4317", False),
         ("http://host:80/", "host:80", False),
         ("https://host", "host:4317", True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import zlib
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from otel_hostmetrics import __version__
-from otel_hostmetrics.export.prometheus.address import parse_listen
+from otel_hostmetrics.export.prometheus.address import bind, parse_listen
 from otel_hostmetrics.export.prometheus.routes import Request, Routes
 from otel_hostmetrics.export.prometheus.text import Format, Page
 from otel_hostmetrics.model import Batch
@@ -105,11 +106,18 @@ def test_any_request_has_an_answer(method, target, accept, accept_encoding):
     [
         ("9464", ("localhost", 9464)), ("0", ("localhost", 0)), ("0.0.0.0:9464", ("0.0.0.0", 9464)), ("[::1]:9464", ("::1", 9464)),
         ("[::]:1", ("::", 1)), ("[fe80::1%eth0]:1", ("fe80::1%eth0", 1)), ("node-1.example:80", ("node-1.example", 80)),
-        (" 9464 ", ("localhost", 9464)),
+        (" 9464 ", ("localhost", 9464)), ("*:9464", ("*", 9464)), ("[10.0.0.1]:9464", ("10.0.0.1", 9464)),
     ],
 )  # fmt: skip
 def test_listen_addresses(text, expected):
     assert parse_listen(text) == expected
+
+
+def test_every_address_is_of_either_version():
+    with bind("*", 0) as listener:
+        port = listener.getsockname()[1]
+        for address in ("127.0.0.1", *(["::1"] if listener.family == socket.AF_INET6 else [])):
+            socket.create_connection((address, port)).close()
 
 
 @pytest.mark.parametrize(
