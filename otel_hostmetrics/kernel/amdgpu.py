@@ -13,10 +13,10 @@ from collections.abc import Iterator
 from typing import Final
 
 from otel_hostmetrics.errors import Unavailable
-from otel_hostmetrics.kernel.gpu_files import Files, Value, link_generation, sensors
+from otel_hostmetrics.kernel.gpu_files import Files, Value, link_state, sensors
 from otel_hostmetrics.kernel.gpu_pci import Gpu
 from otel_hostmetrics.kernel.hostfs import HostFS
-from otel_hostmetrics.kernel.pci import function
+from otel_hostmetrics.kernel.pci import link
 
 _FILES: Final = {
     "busy.general_percent": "gpu_busy_percent", "busy.memory_percent": "mem_busy_percent", "busy.video_percent": "vcn_busy_percent",
@@ -70,12 +70,7 @@ class Amdgpu:
             return None
 
     def _rarely(self) -> Iterator[tuple[str, Value]]:
-        link = function(self._fs, self._gpu.path)
-        if link:
-            yield "link.generation", link_generation(link.link_speed)
-            yield "link.width", link.link_width
-            yield "link.generation.max", link_generation(link.max_link_speed)
-            yield "link.width.max", link.max_link_width
+        yield from link_state(link(self._fs, self._gpu.path))
         try:
             blocks = self._fs.names(f"{self._gpu.path}/ras")
         except Unavailable:  # no ECC memory

@@ -12,6 +12,7 @@ from typing import Final, TypeAlias
 
 from otel_hostmetrics.errors import Unavailable
 from otel_hostmetrics.kernel.hostfs import CounterFile, HostFS
+from otel_hostmetrics.kernel.pci import Link
 
 Value: TypeAlias = int | None
 
@@ -76,9 +77,12 @@ def sensors(fs: HostFS, device: str) -> Iterator[tuple[str, str]]:
                 yield f"{match[1]}.{label}.{match[3] or 'duty'}", f"{directory}/{file}"
 
 
-def link_generation(speed: float | None) -> Value:
-    """Of ``16.0`` GT/s: 4. None for a speed that is of no generation."""
-    return _GENERATIONS.get(speed) if speed is not None else None
+def link_state(link: Link) -> Iterator[tuple[str, Value]]:
+    """What cards tell of their PCI Express link. 16 GT/s is generation 4; a speed that is of none has no value."""
+    yield "link.generation", _GENERATIONS.get(link.speed or 0)
+    yield "link.width", link.width
+    yield "link.generation.max", _GENERATIONS.get(link.max_speed or 0)
+    yield "link.width.max", link.max_width
 
 
 def _names(fs: HostFS, directory: str) -> list[str]:

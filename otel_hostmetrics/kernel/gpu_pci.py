@@ -1,7 +1,7 @@
 """GPUs as the PCI bus sees them, with or without a driver, and whether they sleep.
 
-Documentation/ABI/testing/sysfs-bus-pci, sysfs-devices-power. Reading power/runtime_status never wakes a device; almost
-anything else that is asked of a sleeping GPU does.
+Documentation/ABI/testing/sysfs-bus-pci, sysfs-devices-power. Reading power/runtime_status never wakes a device, nor do files that
+tell what the kernel has remembered: vendor, device, class, driver. Almost anything else that is asked of a sleeping GPU does.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 
 from otel_hostmetrics.errors import Unavailable
 from otel_hostmetrics.kernel.hostfs import HostFS
-from otel_hostmetrics.kernel.pci import Function, function
+from otel_hostmetrics.kernel.pci import driver
 
 NVIDIA, AMD, INTEL = 0x10DE, 0x1002, 0x8086
 VENDORS: Final = {NVIDIA: "NVIDIA", AMD: "AMD", INTEL: "Intel"}
@@ -21,17 +21,11 @@ _DISPLAY, _ACCELERATOR = 0x03, 0x12  # base classes; AMD's Instinct are accelera
 class Gpu(NamedTuple):
     """One GPU of a vendor we know."""
 
-    function: Function
+    address: str  # 0000:3b:00.0
     path: str  # its directory in sysfs
     vendor: str
-
-    @property
-    def address(self) -> str:
-        return self.function.address
-
-    @property
-    def driver(self) -> str:
-        return self.function.driver or ""
+    device: int
+    driver: str  # empty: none is bound
 
 
 def gpus(fs: HostFS) -> list[Gpu]:
@@ -40,18 +34,18 @@ def gpus(fs: HostFS) -> list[Gpu]:
         addresses = fs.names(fs.sys("bus/pci/devices"))
     except Unavailable:
         return []
-    return [found for address in addresses if (found := _gpu(fs, fs.sys("bus/pci/devices", address)))]
+    return [found for address in addresses if (found := _gpu(fs, address))]
 
 
-def _gpu(fs: HostFS, path: str) -> Gpu | None:
+def _gpu(fs: HostFS, address: str) -> Gpu | None:
+    path = os.path.realpath(fs.sys("bus/pci/devices", address))
     try:
-        vendor, kind = (int(fs.text(f"{path}/{name}"), 16) for name in ("vendor", "class"))
+        vendor, device, kind = (int(fs.text(f"{path}/{name}"), 16) for name in ("vendor", "device", "class"))
     except (Unavailable, ValueError):  # unplugged meanwhile
         return None
     if kind >> 16 != _DISPLAY and not (kind >> 16 == _ACCELERATOR and vendor == AMD):
         return None
-    described = function(fs, path)
-    return Gpu(described, os.path.realpath(path), VENDORS[vendor]) if described and vendor in VENDORS else None
+    return Gpu(address, path, VENDORS[vendor], device, driver(path) or "") if vendor in VENDORS else None
 
 
 class RuntimePower:

@@ -12,10 +12,10 @@ from typing import Final
 
 from otel_hostmetrics.errors import Reason, Unavailable
 from otel_hostmetrics.kernel import intel_pmu
-from otel_hostmetrics.kernel.gpu_files import Files, Value, link_generation, sensors
+from otel_hostmetrics.kernel.gpu_files import Files, Value, link_state, sensors
 from otel_hostmetrics.kernel.gpu_pci import Gpu
 from otel_hostmetrics.kernel.hostfs import HostFS
-from otel_hostmetrics.kernel.pci import function
+from otel_hostmetrics.kernel.pci import link
 
 _THROTTLE: Final = "throttle_reason_"  # i915; xe: throttle/reason_*
 
@@ -63,11 +63,7 @@ class IntelGpu:
         return engines
 
     def _rarely(self) -> Iterator[tuple[str, Value]]:
-        link = function(self._fs, self._gpu.path)
-        yield "link.generation", link_generation(link.link_speed) if link else None
-        yield "link.width", link.link_width if link else None
-        yield "link.generation.max", link_generation(link.max_link_speed) if link else None
-        yield "link.width.max", link.max_link_width if link else None
+        yield from link_state(link(self._fs, self._gpu.path))
         sizes = Files((tile, f"{self._gpu.path}/{tile}/physical_vram_size_bytes") for tile in _names(self._fs, self._gpu.path))
         if sizes.names:  # xe
             yield "vram.total", sum(size for size in sizes.read() if size)

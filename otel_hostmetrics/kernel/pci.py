@@ -16,6 +16,15 @@ _ADDRESS: Final = re.compile(r"[0-9a-f]{4,8}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
 _SPEED: Final = re.compile(r"(\d{1,3}(?:\.\d)?) GT/s.*")
 
 
+class Link(NamedTuple):
+    """The PCI Express link of a function. None: it has none, or the kernel says it does not know."""
+
+    speed: float | None  # GT/s per lane, as negotiated
+    width: int | None  # lanes, as negotiated
+    max_speed: float | None
+    max_width: int | None
+
+
 class Function(NamedTuple):
     """One PCI function. None: no such file, or the kernel says it does not know."""
 
@@ -43,15 +52,27 @@ def function(fs: HostFS, path: str) -> Function | None:
         address,
         _hexadecimal(fs, f"{where}/vendor"),
         _hexadecimal(fs, f"{where}/device"),
-        _target(f"{where}/driver"),
+        driver(where),
         node if node is not None and node >= 0 else None,  # -1: the firmware does not say
-        _speed(fs, f"{where}/current_link_speed"),
-        _width(fs, f"{where}/current_link_width"),
-        _speed(fs, f"{where}/max_link_speed"),
-        _width(fs, f"{where}/max_link_width"),
+        *link(fs, where),
         _known(fs.integer, f"{where}/sriov_numvfs"),
         _target(f"{where}/physfn"),
     )
+
+
+def link(fs: HostFS, path: str) -> Link:
+    """Of the function with the directory *path*. Wakes one that sleeps: Linux 6.18, and stable kernels since."""
+    return Link(
+        _speed(fs, f"{path}/current_link_speed"),
+        _width(fs, f"{path}/current_link_width"),
+        _speed(fs, f"{path}/max_link_speed"),
+        _width(fs, f"{path}/max_link_width"),
+    )
+
+
+def driver(path: str) -> str | None:
+    """Name of the driver that is bound to the function with the directory *path*."""
+    return _target(f"{path}/driver")
 
 
 def parse_link_speed(text: str) -> float | None:

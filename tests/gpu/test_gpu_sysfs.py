@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import struct
+import sys
 import time
 from pathlib import Path
 
@@ -22,10 +23,11 @@ from otel_hostmetrics.settings import Gpu as GpuSettings
 from otel_hostmetrics.settings import Seconds, Settings
 from otel_hostmetrics.sources.gpu import Gpu
 from tests.hosts.recorded import HOSTS, unpack
-from tests.kernel.as_nobody import as_nobody
+from tests.kernel.as_nobody import as_nobody, in_child
 from tests.kernel.test_perf_event import PARANOID, needs_root
 
 RADEON, INSTINCT, BATTLEMAGE, IRIS = "5c8f3d2a1b4e6f70", "8d2f1a90c7b3e415", "0000:03:00.0", "0000:00:02.0"
+RADEON_AT = "0000:03:00.0"
 
 
 def place(path, name):
@@ -163,6 +165,27 @@ def test_a_gpu_that_sleeps_from_the_start_is_opened_when_it_wakes(amd, opened, t
     reading = source.read()
     assert values(reading, hardware.POWER).keys() == {RADEON, INSTINCT}
     assert values(reading, rows.UTILIZATION, hw__gpu__task="general")[RADEON] == 0.42  # a file that cannot be read at first is left out
+
+
+@pytest.mark.parametrize(("host", "sleeper"), [("amd", RADEON_AT), ("intel", BATTLEMAGE)])
+def test_of_a_sleeping_gpu_only_files_that_do_not_wake_it_are_opened(host, sleeper, tmp_path, request):
+    """Those of the PCI Express link do, since commit 48991e493507 of Linux 6.18, and so do all of the driver's."""
+    fs, device = request.getfixturevalue(host), tmp_path / "sys/devices/pci0000:00" / sleeper
+    (device / "power/runtime_status").write_text("suspended\n")
+    opened: set[str] = set()
+
+    def note(event: str, arguments: tuple[object, ...]) -> None:
+        if event == "open" and sleeper in str(arguments[0]):
+            opened.add(os.path.basename(str(arguments[0])))
+
+    def read() -> str:
+        source = Gpu(fs, Settings(gpu=GpuSettings(slow_interval=Seconds(0.001))))
+        source.open()
+        source.read()
+        source.read()
+        return " ".join(sorted(opened))
+
+    assert in_child(lambda: sys.addaudithook(note), read) == "class control device runtime_status vendor"
 
 
 def test_a_file_that_fails_is_one_value_less(amd, opened, tmp_path):

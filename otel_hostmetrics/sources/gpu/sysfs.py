@@ -63,7 +63,7 @@ class _Device:
     def identity(self) -> Identity:
         address = self.gpu.address
         uuid = self.described.get("unique_id", "")
-        name = self.described.get("product_name") or f"{self.gpu.vendor} {self.gpu.function.device or 0:04x}"
+        name = self.described.get("product_name") or f"{self.gpu.vendor} {self.gpu.device:04x}"
         return Identity(uuid or address, name, self.gpu.vendor, address, uuid or address)
 
     def names(self) -> tuple[str, ...]:
