@@ -130,7 +130,8 @@ THROTTLED = _own(
 )  # fmt: skip
 ECC_ERRORS = _own(
     "hw.gpu.ecc.errors", Kind.COUNTER, "{error}",
-    "ECC errors by place: since the driver was loaded (volatile), or of a lifetime (aggregate).",
+    "ECC errors by place: since the driver was loaded (volatile), or of a lifetime (aggregate). Corrected, uncorrected, or deferred: "
+    "found in data that nobody has used yet (AMD).",
     "NVML_FI_DEV_ECC_*; nvmlDeviceGetMemoryErrorCounter of SRAM; ras/*_err_count", (ERROR_TYPE, LOCATION, RETENTION),
 )  # fmt: skip
 RETIRED_PAGES = _own(

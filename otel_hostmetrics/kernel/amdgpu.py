@@ -26,7 +26,8 @@ _FILES: Final = {
 }  # fmt: skip
 # gpu_metrics: offset of energy_accumulator (u64, 2^-16 J) by content revision of format 1. Earlier revisions do not say its unit.
 _ENERGY: Final = {4: 24, 5: 88, 6: 16, 7: 24, 8: 24}
-_RAS: Final = re.compile(r"\s*ue:\s*(\d{1,18})\s+ce:\s*(\d{1,18})\s*")
+_RAS: Final = re.compile(r"\s*ue:\s*(\d{1,18})\s+ce:\s*(\d{1,18})(?:\s+de:\s*(\d{1,18}))?\s*")
+_RAS_KINDS: Final = ("uncorrected", "corrected", "deferred")
 _NO_VALUE: Final = 2**64 - 1
 _MOST: Final = 8192  # bytes of gpu_metrics
 
@@ -76,11 +77,9 @@ class Amdgpu:
         except Unavailable:  # no ECC memory
             return
         for block in blocks:
-            counts = ras(_text(self._fs, f"{self._gpu.path}/ras/{block}")) if block.endswith("_err_count") else None
-            if counts:
-                name = block.removesuffix("_err_count")
-                yield f"ras.{name}.uncorrected", counts[0]
-                yield f"ras.{name}.corrected", counts[1]
+            counts = ras(_text(self._fs, f"{self._gpu.path}/ras/{block}")) if block.endswith("_err_count") else {}
+            for kind, count in counts.items():
+                yield f"ras.{block.removesuffix('_err_count')}.{kind}", count
 
     def _close_metrics(self) -> None:
         descriptor, self._metrics = self._metrics, -1
@@ -105,10 +104,10 @@ def energy(metrics: bytes) -> Value:
     return int(value) if value != _NO_VALUE else None
 
 
-def ras(text: str) -> tuple[int, int] | None:
-    """Uncorrected and corrected errors of ``ue: 0`` and, on the next line, ``ce: 3``."""
+def ras(text: str) -> dict[str, int]:
+    """Errors by kind, of ``ue: 0`` and, on lines of their own, ``ce: 3`` and, of some blocks on newer kernels, ``de: 0``; else empty."""
     match = _RAS.fullmatch(text)
-    return (int(match[1]), int(match[2])) if match else None
+    return {kind: int(count) for kind, count in zip(_RAS_KINDS, match.groups(), strict=True) if count} if match else {}
 
 
 def _open(path: str) -> int:

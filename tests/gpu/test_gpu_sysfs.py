@@ -97,6 +97,7 @@ def test_amd_gpus_in_the_units_of_the_conventions(amd, opened):
     assert values(reading, rows.FREQUENCY, hw__gpu__clock__domain="graphics") == {RADEON: 2_304_000_000}
     assert values(reading, rows.PCIE_GENERATION) == {RADEON: 4, INSTINCT: 5}
     assert values(reading, rows.ECC_ERRORS, error__type="corrected") == {INSTINCT: 37}
+    assert values(reading, rows.ECC_ERRORS, error__type="deferred") == {INSTINCT: 2}
     assert reading.columns[rows.COUNT].values == [2]  # not the BMC's
     assert reading.problems == []
 
@@ -344,9 +345,14 @@ def test_any_bytes_are_gpu_metrics_or_none(blob):
 
 
 @given(st.text(max_size=60))
-def test_any_text_is_error_counts_or_none(text):
-    found = amdgpu.ras(text)
-    assert found is None or min(found) >= 0
+def test_any_text_is_error_counts_or_nothing(text):
+    assert all(count >= 0 for count in amdgpu.ras(text).values())
+
+
+def test_error_counts_of_both_forms():
+    assert amdgpu.ras("ue: 1\nce: 37\n") == {"uncorrected": 1, "corrected": 37}
+    assert amdgpu.ras("ue: 1\nce: 37\nde: 2\n") == {"uncorrected": 1, "corrected": 37, "deferred": 2}
+    assert amdgpu.ras("Query currently inaccessible\n") == {}
 
 
 _KEYS = st.sampled_from(
