@@ -55,6 +55,11 @@ class Amdgpu:
         energy = [self._energy()] if self._metrics >= 0 else []
         return [*self._files.read(), *energy, *self._slow.values()]
 
+    @property
+    def gone(self) -> bool:
+        """Whether the driver was unloaded since: nothing is read through its old files again."""
+        return self._files.gone
+
     def identity(self) -> dict[str, str]:
         """unique_id, product_name, serial_number and vbios_version, those there are."""
         found = (

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final, TypeAlias
 
-from otel_hostmetrics.errors import Unavailable
+from otel_hostmetrics.errors import Reason, Unavailable
 from otel_hostmetrics.kernel.hostfs import CounterFile, HostFS
 from otel_hostmetrics.kernel.pci import Link
 
@@ -29,6 +29,7 @@ class Files:
         """(name, path) in order of preference: the first file of a name that can be read is taken."""
         self._files: dict[str, CounterFile] = {}
         self.denied: list[Unavailable] = []
+        self._lost = 0  # files that were gone in the last reading
         for name, path in paths:
             if name not in self._files:
                 self._try(name, path)
@@ -50,20 +51,26 @@ class Files:
 
     def read(self) -> list[Value]:
         """In the order of ``names``."""
-        return [_value(file) for file in self._files.values()]
+        self._lost = 0
+        return [self._value(file) for file in self._files.values()]
+
+    def _value(self, file: CounterFile) -> Value:
+        try:
+            return file.read()
+        except Unavailable as error:
+            self._lost += error.reason is Reason.GONE
+            return None
+
+    @property
+    def gone(self) -> bool:
+        """Whether the last reading found all of them gone: removed with their driver or device, whatever has the same paths now."""
+        return 0 < self._lost == len(self._files)
 
     def close(self) -> None:
         """May be called again."""
         for file in self._files.values():
             file.close()
         self._files = {}
-
-
-def _value(file: CounterFile) -> Value:
-    try:
-        return file.read()
-    except Unavailable:
-        return None
 
 
 def sensors(fs: HostFS, device: str) -> Iterator[tuple[str, str]]:

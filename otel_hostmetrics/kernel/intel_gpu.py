@@ -42,6 +42,11 @@ class IntelGpu:
             self._slow = {name: fresh.get(name) for name in self._slow}
         return [*self._files.read(), *(self._engines.read() if self._engines else ()), *self._slow.values()]
 
+    @property
+    def gone(self) -> bool:
+        """Whether the driver was unloaded since: nothing is read through its old files again."""
+        return self._files.gone
+
     def identity(self) -> dict[str, str]:
         """Nothing that sysfs tells."""
         return {}

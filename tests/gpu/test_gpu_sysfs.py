@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import struct
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -22,6 +23,7 @@ from otel_hostmetrics.kernel.hostfs import HostFS
 from otel_hostmetrics.settings import Gpu as GpuSettings
 from otel_hostmetrics.settings import Seconds, Settings
 from otel_hostmetrics.sources.gpu import Gpu
+from tests.gpu.conftest import add_gpu, write
 from tests.hosts.recorded import HOSTS, unpack
 from tests.kernel.as_nobody import as_nobody, in_child
 from tests.kernel.test_perf_event import PARANOID, needs_root
@@ -180,7 +182,7 @@ def test_of_a_sleeping_gpu_only_files_that_do_not_wake_it_are_opened(host, sleep
             opened.add(os.path.basename(str(arguments[0])))
 
     def read() -> str:
-        source = Gpu(fs, Settings(gpu=GpuSettings(slow_interval=Seconds(0.001))))
+        source = Gpu(fs, Settings(gpu=GpuSettings(slow_interval=Seconds(0))))
         source.open()
         source.read()
         source.read()
@@ -205,6 +207,73 @@ def test_an_unplugged_gpu_is_forgotten_at_the_next_look(amd, opened, tmp_path):
     reading = source.read()
     assert values(reading, hardware.POWER).keys() == {INSTINCT}
     assert reading.columns[rows.COUNT].values == [1]
+
+
+class Driver:
+    """Files of a driver's: the kernel refuses to read them once it is gone, as those of a process that has ended (ESRCH)."""
+
+    def __init__(self, device: Path) -> None:
+        self._device = device
+        self._process = subprocess.Popen(["sleep", "60"])
+        self._file = Path(f"/proc/{self._process.pid}/oom_score_adj")
+        self._file.write_text("7")
+
+    def show(self, *names: str) -> None:
+        """Each file reads 7."""
+        for name in names:
+            (self._device / name).unlink(missing_ok=True)
+            (self._device / name).symlink_to(self._file)
+
+    def unload(self, *names: str) -> None:
+        self._process.kill()
+        self._process.wait()
+        for name in names:
+            (self._device / name).unlink()
+
+
+@pytest.fixture
+def driver(tmp_path):
+    driver = Driver(add_gpu(tmp_path, "0000:03:00.0", vendor="0x1002", driver="amdgpu"))
+    driver.show("gpu_busy_percent", "pcie_replay_count")
+    yield driver
+    driver.unload()  # if the test did not
+
+
+def test_a_driver_that_is_loaded_anew_is_read_anew_and_its_counters_begin_anew(driver, tmp_path, opened):
+    source = opened(HostFS(str(tmp_path)))
+    before = source.read().columns[rows.PCIE_REPLAYS]
+    assert before.values == [7]
+    driver.unload("gpu_busy_percent", "pcie_replay_count")
+    for name, count in (("gpu_busy_percent", 50), ("pcie_replay_count", 3)):
+        write(tmp_path / "sys/devices/pci0000:00/0000:03:00.0" / name, str(count))
+    assert rows.PCIE_REPLAYS not in source.read().columns
+    reading = source.read()
+    assert reading.columns[rows.UTILIZATION_PERCENT].values == [50]
+    after = reading.columns[rows.PCIE_REPLAYS]
+    assert after.values == [3]
+    assert after.series[0].attributes == before.series[0].attributes
+    assert after.series[0].start_ns > before.series[0].start_ns
+
+
+def test_a_driver_that_was_away_for_some_cycles_is_found_at_the_next_look(driver, tmp_path, opened):
+    source = opened(HostFS(str(tmp_path)), slow_interval=Seconds(0))
+    source.read()
+    driver.unload("gpu_busy_percent", "pcie_replay_count")
+    for _ in range(3):
+        assert rows.PCIE_REPLAYS not in source.read().columns
+    write(tmp_path / "sys/devices/pci0000:00/0000:03:00.0/pcie_replay_count", "9")
+    assert source.read().columns[rows.PCIE_REPLAYS].values == [9]
+
+
+def test_a_gpu_that_was_plugged_in_anew_and_sleeps_is_left_alone(driver, tmp_path, opened):
+    driver.show("power/runtime_status")
+    source = opened(HostFS(str(tmp_path)))
+    source.read()
+    driver.unload("gpu_busy_percent", "pcie_replay_count", "power/runtime_status")
+    for name, text in (("power/runtime_status", "suspended"), ("pcie_replay_count", "3")):
+        write(tmp_path / "sys/devices/pci0000:00/0000:03:00.0" / name, text)
+    source.read()
+    assert rows.PCIE_REPLAYS not in source.read().columns
 
 
 def test_columns_keep_their_series(amd, opened):

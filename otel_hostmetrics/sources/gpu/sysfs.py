@@ -32,6 +32,8 @@ class Card(Protocol):
     fast_names: tuple[str, ...]
     denied: list[Unavailable]
 
+    @property
+    def gone(self) -> bool: ...
     def read(self, slow: bool) -> list[int | None]: ...
     def identity(self) -> dict[str, str]: ...
     def close(self) -> None: ...
@@ -48,12 +50,22 @@ class _Device:
         self._ratio: tuple[int, int] | None = None
         self._engines = Engines(())
 
-    def wake(self) -> bool:
-        """Open the files if that was not done and the GPU does not sleep; whether it was done now."""
-        if self.card is not None or self._power.asleep():
+    def wake(self, looked: bool) -> bool:
+        """Open the files if that was not done, or was with a driver that is gone, and the GPU does not sleep; whether it was done now.
+
+        Where there was nothing to open, a driver may have come since: that is tried again whenever GPUs are *looked* for.
+        """
+        if self.card is not None:
+            if not self.card.gone and (self.card.fast_names or not looked):
+                return False
+            self._power.close()
+            self._power = RuntimePower(self.gpu.path)  # the old one is gone, too, if the device is
+        if self._power.asleep():
             return False
+        if self.card is not None:
+            self.card.close()
         self.card = self._make(self._fs, self.gpu)
-        self.described = self.card.identity()
+        self.described = self.card.identity() or self.described  # while its driver is away it is the same GPU
         names = self.card.names
         self._ratio = (names.index("vram.used"), names.index("vram.total")) if set(_UTILIZATION) <= set(names) else None
         self._engines = Engines(names)
@@ -126,7 +138,7 @@ class SysfsGpus:
         if self.refreshed:
             self._slow_at = now
             self._look()
-        woken = [device.wake() for device in self._devices]
+        woken = [device.wake(self.refreshed) for device in self._devices]
         if any(woken):
             self._bind()
         return [value for device in self._devices for value in device.read(self.refreshed)]
