@@ -300,6 +300,19 @@ def test_intel_gpus_of_both_drivers(intel, opened):
     assert reading.columns[rows.COUNT].values == [2]
 
 
+def test_energy_and_limit_of_an_intel_card_are_those_of_its_package_where_it_tells_no_more(intel, opened, tmp_path):
+    """Arc A, Flex and Data Center GPU Max. They have no sensors of the card, but may have its critical power (xe_hwmon.c)."""
+    hwmon = tmp_path / "sys/devices/pci0000:00/0000:03:00.0/hwmon/hwmon4"
+    (hwmon / "energy1_input").unlink()
+    (hwmon / "power1_max").rename(hwmon / "power2_max")
+    write(hwmon / "power2_label", "pkg")
+    write(hwmon / "power1_crit", "300000000")
+    reading = opened(intel).read()
+    assert values(reading, hardware.ENERGY) == {BATTLEMAGE: 512_345.678}
+    assert values(reading, rows.POWER_LIMITS) == {BATTLEMAGE: 190.0}
+    assert list(reading.columns[rows.POWER_LIMIT].values) == [190.0]
+
+
 def test_xe_tells_cycles_which_are_a_share_of_the_engines_time(intel, opened, tmp_path):
     def work(cycles, clock):
         text = "drm-driver:\txe\ndrm-pdev:\t0000:03:00.0\ndrm-client-id:\t9\n"

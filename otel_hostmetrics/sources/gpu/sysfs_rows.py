@@ -12,6 +12,7 @@ _MILLI, _MICRO, _MEGA = 1_000, 1_000_000, 1_000_000
 _JOULE_16 = 1 << 16
 _PLACES = {"edge": "gpu", "junction": "hotspot", "mem": "memory", "vram": "memory", "pkg": "gpu", "1": "gpu", "2": "gpu", "3": "memory"}
 _CLOCKS = {"sclk": "graphics", "mclk": "memory", "1": "graphics", "2": "memory"}
+_POWERS = ("1", "PPT", "slowPPT", "card", "pkg")  # pkg is a part of card, which comes first where there is one: see _Device.bound()
 _LIMITS = {"crit": "high.degraded", "emergency": "high.critical"}
 _PLAIN: dict[str, tuple[Meaning, ...]] = {
     "busy.general_percent": (Meaning(rows.UTILIZATION, {rows.TASK: "general"}, 100), Meaning(rows.UTILIZATION_PERCENT)),
@@ -68,9 +69,9 @@ def _gt(number: str, what: str) -> Iterator[Meaning]:
 def _sensor(kind: str, label: str, what: str) -> Iterator[Meaning]:
     if kind == "temp":
         yield from _temperature(label, what)
-    elif kind == "power" and label in ("1", "PPT", "slowPPT", "card"):
+    elif kind == "power" and label in _POWERS:
         yield from _power(what)
-    elif kind == "energy" and label in ("1", "card") and what == "input":  # "pkg" is a part of it
+    elif kind == "energy" and label in _POWERS and what == "input":
         yield Meaning(hardware.ENERGY, {}, _MICRO)
     elif kind == "fan" and what == "input":
         yield Meaning(hardware.FAN_SPEED, {hardware.SENSOR: f"fan{label}"})
