@@ -313,6 +313,12 @@ def test_energy_and_limit_of_an_intel_card_are_those_of_its_package_where_it_tel
     assert list(reading.columns[rows.POWER_LIMIT].values) == [190.0]
 
 
+def test_the_limit_in_force_of_an_intel_card_is_the_sustained_one(intel, opened, tmp_path):
+    """power1_cap of xe is that of bursts (PL2), power1_max that of longer times (PL1)."""
+    write(tmp_path / "sys/devices/pci0000:00/0000:03:00.0/hwmon/hwmon4/power1_cap", "240000000")
+    assert values(opened(intel).read(), rows.POWER_LIMITS) == {BATTLEMAGE: 190.0}
+
+
 def test_xe_tells_cycles_which_are_a_share_of_the_engines_time(intel, opened, tmp_path):
     def work(cycles, clock):
         text = "drm-driver:\txe\ndrm-pdev:\t0000:03:00.0\ndrm-client-id:\t9\n"

@@ -70,7 +70,7 @@ def _sensor(kind: str, label: str, what: str) -> Iterator[Meaning]:
     if kind == "temp":
         yield from _temperature(label, what)
     elif kind == "power" and label in _POWERS:
-        yield from _power(what)
+        yield from _power(label, what)
     elif kind == "energy" and label in _POWERS and what == "input":
         yield Meaning(hardware.ENERGY, {}, _MICRO)
     elif kind == "fan" and what == "input":
@@ -91,11 +91,11 @@ def _temperature(label: str, what: str) -> Iterator[Meaning]:
         yield Meaning(hardware.TEMPERATURE_LIMIT, {hardware.SENSOR: sensor, rows.LIMIT: _LIMITS[what]}, _MILLI)
 
 
-def _power(what: str) -> Iterator[Meaning]:
+def _power(label: str, what: str) -> Iterator[Meaning]:
     if what in ("average", "input"):  # one of them: see gpu_files.sensors()
         yield Meaning(hardware.POWER, {}, _MICRO)
         yield Meaning(rows.POWER_DRAW, {}, _MICRO)
-    elif what in ("cap", "max"):  # amdgpu's cap and Intel's max are the limit in force
+    elif what == "max" or (what == "cap" and label not in ("card", "pkg")):  # in force; xe's cap is that of bursts (PL2)
         yield Meaning(rows.POWER_LIMITS, {rows.LIMIT: "current"}, _MICRO)
         yield Meaning(rows.POWER_LIMIT, {}, _MICRO)
     elif what in ("cap_max", "cap_min", "cap_default"):
