@@ -36,7 +36,11 @@ def _semconv(name: str, kind: Kind, unit: str, description: str, reads: str, mor
 
 
 # Seed 2. nvidia-smi's "used" memory leaves out what the driver reserves; its "memory utilization" is that of the controller.
-POWER_DRAW = _seed("gpu_power_draw_watts", "Power the GPU draws.", "as hw.power", "W", integer=False)
+POWER_DRAW = _seed(
+    "gpu_power_draw_watts", "Power the GPU draws; of AMD's APUs that of the socket, with its processors.",
+    "as hw.power; hwmon power1_average, power1_input of APUs, which have no hw.power and hw.energy of their own: RAPL tells it",
+    "W", integer=False,
+)  # fmt: skip
 POWER_LIMIT = _seed("gpu_power_limit_watts", "Power limit in force.", "as hw.gpu.power.limit, current", "W", integer=False)
 TEMPERATURE = _seed("gpu_temperature_celsius", "Temperature of the GPU.", "as hw.temperature of the gpu", "Cel", integer=False)
 UTILIZATION_PERCENT = _seed("gpu_utilization_percent", "Share of time in which a kernel ran.", "as hw.gpu.utilization", "%")

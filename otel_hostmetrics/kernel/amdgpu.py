@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from otel_hostmetrics.errors import Unavailable
-from otel_hostmetrics.kernel.gpu_files import Files, Value, link_state, sensors
+from otel_hostmetrics.kernel.gpu_files import Files, Value, hwmons, link_state, sensors
 from otel_hostmetrics.kernel.gpu_pci import Gpu
 from otel_hostmetrics.kernel.hostfs import HostFS
 from otel_hostmetrics.kernel.pci import link
@@ -28,19 +28,26 @@ _FILES: Final = {
 _ENERGY: Final = {4: 24, 5: 88, 6: 16, 7: 24, 8: 24}
 _RAS: Final = re.compile(r"\s*ue:\s*(\d{1,18})\s+ce:\s*(\d{1,18})(?:\s+de:\s*(\d{1,18}))?\s*")
 _RAS_KINDS: Final = ("uncorrected", "corrected", "deferred")
+_MI300A: Final = 0x74A0  # PCI device: an APU whose gpu_metrics have the form of a GPU's
 _NO_VALUE: Final = 2**64 - 1
 _MOST: Final = 8192  # bytes of gpu_metrics
 
 
 class Amdgpu:
-    """One GPU. ``names`` are those of the values read() gives, in its units."""
+    """One GPU. ``names`` are those of the values read() gives, in its units.
+
+    Power of an APU is that of its processors too, which others measure as well: its names begin with ``socket_``, and its energy,
+    which is of the same kind, is left out.
+    """
 
     def __init__(self, fs: HostFS, gpu: Gpu) -> None:
         self._fs, self._gpu = fs, gpu
-        self._files = Files((*((name, f"{gpu.path}/{file}") for name, file in _FILES.items()), *sensors(fs, gpu.path)))
-        self.denied = self._files.denied
         self._metrics = _open(f"{gpu.path}/gpu_metrics")
-        if self._energy() is None:
+        apu = self._is_apu()
+        found = ((f"socket_{name}" if apu and name.startswith("power.") else name, path) for name, path in sensors(fs, gpu.path))
+        self._files = Files((*((name, f"{gpu.path}/{file}") for name, file in _FILES.items()), *found))
+        self.denied = self._files.denied
+        if apu or self._energy() is None:
             self._close_metrics()
         self._slow = dict(self._rarely())
         energy = ("energy_2^-16_j",) if self._metrics >= 0 else ()
@@ -67,13 +74,21 @@ class Amdgpu:
         )
         return {name: text for name, text in found if text}
 
+    def _is_apu(self) -> bool:
+        """Formats 2 and 3 of gpu_metrics are those of APUs, and only APUs but MI300A have the northbridge's voltage."""
+        if self._gpu.device == _MI300A or self._table()[2:3] > b"\1":
+            return True
+        return any(_text(self._fs, f"{hwmon}/in1_label") == "vddnb" for hwmon in hwmons(self._fs, self._gpu.path))
+
     def _energy(self) -> Value:
-        if self._metrics < 0:
-            return None
+        return energy(self._table()) if self._metrics >= 0 else None
+
+    def _table(self) -> bytes:
+        """gpu_metrics; empty where it cannot be read."""
         try:
-            return energy(os.pread(self._metrics, _MOST, 0))
+            return os.pread(self._metrics, _MOST, 0) if self._metrics >= 0 else b""
         except OSError:
-            return None
+            return b""
 
     def _rarely(self) -> Iterator[tuple[str, Value]]:
         yield from link_state(link(self._fs, self._gpu.path))

@@ -73,10 +73,14 @@ class Files:
         self._files = {}
 
 
+def hwmons(fs: HostFS, device: str) -> list[str]:
+    """Directories of a device's hwmon."""
+    return [f"{device}/hwmon/{name}" for name in _names(fs, f"{device}/hwmon")]
+
+
 def sensors(fs: HostFS, device: str) -> Iterator[tuple[str, str]]:
     """(name, path) of a device's hwmon: ``temp.junction.input``, ``power.1.cap``; by label where there is one, else by number."""
-    for hwmon in _names(fs, f"{device}/hwmon"):
-        directory = f"{device}/hwmon/{hwmon}"
+    for directory in hwmons(fs, device):
         for file in _names(fs, directory):
             match = _ATTRIBUTE.fullmatch(file)
             if match and (match[3] or match[1] == "pwm"):

@@ -285,6 +285,31 @@ def test_columns_keep_their_series(amd, opened):
         assert all(isinstance(value, int if metric.integer else float) for value in column.values)
 
 
+@pytest.mark.parametrize(
+    ("device", "form", "sensor", "apart"),
+    [
+        pytest.param("0x15bf", (2, 4), "", False, id="format 2"),
+        pytest.param("0x150e", (3, 0), "", False, id="format 3"),
+        pytest.param("0x15d8", None, "vddnb", False, id="voltage of the northbridge"),
+        pytest.param("0x74a0", (1, 6), "", False, id="MI300A"),
+        pytest.param("0x74a1", (1, 6), "", True, id="MI300X"),
+    ],
+)
+def test_power_of_an_apu_is_that_of_its_processors_too_and_in_no_sum_with_them(device, form, sensor, apart, opened, tmp_path):
+    """Documentation/gpu/amdgpu/thermal.rst: "On APUs this includes the CPU", as does RAPL."""
+    gpu = add_gpu(tmp_path, "0000:c1:00.0", vendor="0x1002", driver="amdgpu")
+    hwmon = {"power1_input": "28000000", "power1_cap": "54000000", "power1_label": "PPT", "in1_label": sensor}
+    for name, text in ({"device": device} | {f"hwmon/hwmon3/{name}": text for name, text in hwmon.items() if text}).items():
+        write(gpu / name, text)
+    if form:
+        (gpu / "gpu_metrics").write_bytes(metrics(*form, 16, 3 << 16))
+    reading = opened(HostFS(str(tmp_path))).read()
+    assert list(reading.columns[rows.POWER_DRAW].values) == [28.0]
+    assert list(reading.columns[rows.POWER_LIMIT].values) == [54.0]
+    assert values(reading, hardware.POWER) == ({"0000:c1:00.0": 28.0} if apart else {})
+    assert values(reading, hardware.ENERGY) == ({"0000:c1:00.0": 3.0} if apart else {})
+
+
 def test_intel_gpus_of_both_drivers(intel, opened):
     reading = opened(intel).read()
     assert values(reading, rows.FREQUENCY, hw__gpu__clock__domain="graphics") == {IRIS: 950_000_000, BATTLEMAGE: 2_850_000_000}

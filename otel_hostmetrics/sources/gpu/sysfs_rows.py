@@ -71,6 +71,8 @@ def _sensor(kind: str, label: str, what: str) -> Iterator[Meaning]:
         yield from _temperature(label, what)
     elif kind == "power" and label in _POWERS:
         yield from _power(label, what)
+    elif kind == "socket_power" and label in _POWERS:  # of an APU: hw.power of its processors, which RAPL tells, has it already
+        yield from (each for each in _power(label, what) if each.metric is not hardware.POWER)
     elif kind == "energy" and label in _POWERS and what == "input":
         yield Meaning(hardware.ENERGY, {}, _MICRO)
     elif kind == "fan" and what == "input":
