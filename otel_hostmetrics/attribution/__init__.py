@@ -106,6 +106,7 @@ class Attribution:
             self._ledger.charge(component, energy, active, users, busy, self._since_ns)
         for group, own in users:
             group.own, group.charged = 0, own
+        self._groups.waiting = True  # from now on: on a host that tells only the energy of GPUs there is nothing to wait for
 
     def _charge_gpus(self, steps: Sequence[Step], now_ns: int) -> None:
         uses = self._gpus.uses(self._columns)

@@ -11,6 +11,8 @@ from otel_hostmetrics.errors import Unavailable
 from otel_hostmetrics.kernel import proc_cgroup
 from otel_hostmetrics.kernel.cgroup_cpu import Cgroup, CgroupTimes
 
+_PATIENCE = 10  # readings for which a workload that has ended waits for energy to be readable again
+
 
 class Account:
     """One series of a counter and its value in microjoules."""
@@ -44,21 +46,33 @@ class Groups:
         self._of: dict[Cgroup, Group] = {}
         self._aligned: list[Group] = []  # with the cgroups below
         self._cgroups: list[Cgroup] = []
-        self._ending: list[Group] = []
+        self._ending: dict[Group, int] = {}  # and the readings since
+        self.waiting = False  # whether time that was not charged may still be
         self.by_workload: dict[Workload, Group] = {}
 
     def read(self) -> list[Workload]:
-        """Add what was used since the last reading. Returns the workloads that had ended by then and were told of a last time."""
-        ending, self._ending = self._ending, []
+        """Add what was used since the last reading. Returns the workloads that had ended by then and were told of a last time.
+
+        While *waiting*, one whose time was not charged stays for some more readings: who used it was there.
+        """
+        ending, self._ending = self._ending, {}
         self._bequeath(self._times.read())
         self._align()
         for each, group in zip(self._cgroups, self._aligned, strict=True):
             if each.own:
                 group.own += each.own
-        over = [group.workload for group in ending if not group.cgroups]
+        over = [group.workload for group, readings in ending.items() if self._is_over(group, readings)]
         for identity in over:
             self.by_workload.pop(identity, None)
         return over
+
+    def _is_over(self, group: Group, readings: int) -> bool:
+        if group.cgroups or group in self._ending:  # it is there again, or was and ended again
+            return False
+        if self.waiting and group.own and readings < _PATIENCE:
+            self._ending[group] = readings + 1
+            return False
+        return True
 
     def of_process(self, proc: str, pid: int) -> Group | None:
         """By /proc/PID/cgroup below *proc*; None for a process that is gone, and for one in the root cgroup.
@@ -97,7 +111,7 @@ class Groups:
             del self._of[each]
             group.cgroups -= 1
             if not group.cgroups:
-                self._ending.append(group)
+                self._ending[group] = 0
             around.setdefault(_living(each), []).append((group, each.own))
         for heir, some in around.items():
             if heir.parent is not None:

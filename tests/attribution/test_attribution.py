@@ -115,6 +115,56 @@ def test_energy_that_could_not_be_read_is_split_with_the_next_by_the_time_of_bot
         assert workloads(cycles.cycle({PACKAGE: 8})) == {A: 4, B: 4}
 
 
+def test_a_workload_that_ended_while_energy_could_not_be_read_has_its_last_interval(machine: Machine) -> None:
+    """Its container goes with its time not charged; the next energy is for that too, and it is told once with it."""
+    with Cycles(machine, {PACKAGE: 0}) as cycles:
+        machine.run(IN_A, S, S)
+        assert workloads(cycles.cycle({PACKAGE: 10})) == {A: 5}
+        machine.run(IN_A, S, S)
+        machine.remove(IN_A)
+        assert workloads(cycles.cycle({})) == {A: 5}
+        assert workloads(cycles.cycle({})) == {A: 5}
+        machine.run(IN_B, S, S)
+        reading = cycles.cycle({PACKAGE: 30})
+        assert workloads(reading) == {A: 10, B: 5}
+        assert part(reading, rows.UNATTRIBUTED) == 0
+        assert workloads(cycles.cycle({PACKAGE: 40})) == {B: 5}
+
+
+def test_a_workload_that_ended_does_not_wait_for_ever(machine: Machine) -> None:
+    """Energy that nobody can read any more; and where only that of GPUs is read there is none to wait for."""
+    with Cycles(machine, {PACKAGE: 0}) as cycles:
+        machine.run(IN_A, S, S)
+        cycles.cycle({PACKAGE: 10})
+        machine.run(IN_A, S, S)
+        machine.remove(IN_A)
+        told = [workloads(cycles.cycle({})) for _ in range(20)]
+        assert (told[0], told[-1]) == ({A: 5}, {})
+    machine.process(11, IN_B)
+    use = points(gpu.PROCESS_UTILIZATION, ({"process.pid": 11, "hw.id": "GPU-1", "hw.gpu.task": "general"}, 1.0))
+    with Cycles(machine, {GPU: 0}) as cycles:
+        machine.run(IN_B, S, S)
+        assert workloads(cycles.cycle({GPU: 10}, use), "gpu") == {B: 10}
+        machine.run(IN_B, S, S)
+        machine.remove(IN_B)
+        assert workloads(cycles.cycle({GPU: 10}), "gpu") == {B: 10}
+        assert workloads(cycles.cycle({GPU: 10}), "gpu") == {}
+
+
+def test_a_workload_that_waits_and_comes_and_goes_again_is_told_to_its_end(machine: Machine) -> None:
+    with Cycles(machine, {PACKAGE: 0}) as cycles:
+        machine.run(SERVICE, S, S)
+        machine.remove(SERVICE)
+        assert workloads(cycles.cycle({})) == {}
+        machine.make(SERVICE)
+        machine.run(SERVICE, S, S)
+        assert workloads(cycles.cycle({})) == {}
+        machine.run(SERVICE, S, S)
+        machine.remove(SERVICE)
+        assert workloads(cycles.cycle({PACKAGE: 30})) == {"nginx.service": 15}
+        assert workloads(cycles.cycle({PACKAGE: 30})) == {}
+
+
 def test_cgroups_that_used_more_than_ticks_tell_get_no_more_than_there_is(machine: Machine) -> None:
     with Cycles(machine, {PACKAGE: 0}) as cycles:
         machine.run(IN_A, 3 * S, S)
