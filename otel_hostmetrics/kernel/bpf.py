@@ -40,6 +40,7 @@ BTF_GET_FD_BY_ID: Final = 19  # 4.18
 TASK_FD_QUERY: Final = 20  # 4.18
 BTF_GET_NEXT_ID: Final = 23  # 5.1
 LINK_CREATE: Final = 28  # 5.7
+LINK_UPDATE: Final = 29  # 5.7
 LINK_GET_FD_BY_ID: Final = 30  # 5.8
 LINK_GET_NEXT_ID: Final = 31  # 5.8
 ENABLE_STATS: Final = 32  # 5.8
@@ -51,6 +52,8 @@ _NUMBERS: Final = {
     "x86_64": 321, "aarch64": 280, "riscv64": 280, "loongarch64": 280, "s390x": 351, "ppc64": 361, "ppc64le": 361,
     "i686": 357, "i586": 357, "i386": 357, "armv7l": 386, "armv6l": 386, "mips64": 5315,
 }  # fmt: skip
+
+_ROOM: Final = 128  # bytes: more than a kernel writes of the attributes of any command
 
 _number = _NUMBERS.get(platform.machine())
 _NUMBER = ctypes.c_long(_number or 0)
@@ -99,7 +102,8 @@ class Call:
     def __init__(self, command: int, size: int, blocking: bool = False) -> None:
         """*blocking* is for commands that may wait for a lock in the kernel: they must not hold the interpreter's."""
         self.command = command
-        self.attr = ctypes.create_string_buffer(size)
+        # BPF_PROG_QUERY on a cgroup writes 8 bytes at 56, whatever *size* says: Linux 6.17 (120933984460) to 7.2 (21c4b99b27f3).
+        self.attr = ctypes.create_string_buffer(max(size, _ROOM))
         self.words = memoryview(self.attr).cast("B").cast("I")  # a tenth of the loop cheaper than struct.pack_into
         # partial, not a method: a Python frame per call would cost another 10 % (measured)
         self.issue: Callable[[], int] = functools.partial(

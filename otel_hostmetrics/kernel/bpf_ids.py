@@ -38,6 +38,7 @@ _EMPTY = bytes(_INFO_SIZE)
 _MAPS, _FUNCTIONS = 52, 144  # offsets of nr_map_ids and nr_func_info in struct bpf_prog_info
 _U32: Final = struct.Struct("=I").unpack_from
 _MAP_IDS = 64  # program types with more maps are rare: the call is then made again with a larger buffer
+_NOT_THERE = (errno.ENOENT, errno.EAGAIN)  # unloaded since it was listed, which is normal; a link that is being attached
 _NAME_CUT = 15  # BPF_OBJ_NAME_LEN - 1
 _NAME_SIZE = 4096  # PATH_MAX: a uprobe's file
 
@@ -55,9 +56,11 @@ class ObjectsById:
         self._walk = {kind: bpf.Call(command, 12) for kind, command in _WALK.items()}
         self._open = {kind: bpf.Call(command, 12) for kind, command in _OPEN.items()}
         self._describe = bpf.Call(bpf.OBJ_GET_INFO_BY_FD, 16)
+        self._describe_link = bpf.Call(bpf.OBJ_GET_INFO_BY_FD, 16, blocking=True)  # of devices and cgroups: rtnl_lock, cgroup_mutex
         self._info = ctypes.create_string_buffer(_INFO_SIZE)
         self._view = memoryview(self._info).cast("B")
-        self._describe.point(2, bpf.address(self._info))
+        for call in (self._describe, self._describe_link):
+            call.point(2, bpf.address(self._info))
         self._name = ctypes.create_string_buffer(_NAME_SIZE)
         self._function = ctypes.create_string_buffer(8)  # struct bpf_func_info of the main function: insn_off, type_id
         self._prepare_map_ids(_MAP_IDS)
@@ -117,12 +120,12 @@ class ObjectsById:
             os.close(fd)
 
     def link(self, number: int) -> Link | None:
-        """One link, or None when it is gone."""
+        """One link, or None when it is gone, or not yet attached."""
         fd = self._fd("link", number)
         if fd is None:
             return None
         try:
-            length = self._fill(fd, _EMPTY)
+            length = self._fill(fd, _EMPTY, self._describe_link)
             request = self._name_requests.get(_U32(self._info)[0])
             if request is None:
                 return parse_link_info(self._view, length)
@@ -139,17 +142,18 @@ class ObjectsById:
         if fd >= 0:
             return fd
         error = bpf.failure(call.command)
-        if error.errno == errno.ENOENT:  # unloaded since it was listed, which is normal
+        if error.errno in _NOT_THERE:
             return None
         raise unavailable(error, f"BPF {kind} {number}", _NEEDS)
 
-    def _fill(self, fd: int, template: bytes) -> int:
+    def _fill(self, fd: int, template: bytes, call: bpf.Call | None = None) -> int:
         """Describe *fd* into the buffer: the length written. What the last call left there would be taken as a request."""
+        call = call or self._describe
         self._view[:] = template
-        words = self._describe.words
+        words = call.words
         words[0], words[1] = fd, _INFO_SIZE
-        if self._describe.issue() < 0:
-            raise unavailable(bpf.failure(self._describe.command), "BPF_OBJ_GET_INFO_BY_FD", _NEEDS)
+        if call.issue() < 0:
+            raise unavailable(bpf.failure(call.command), "BPF_OBJ_GET_INFO_BY_FD", _NEEDS)
         return words[1]
 
     def _prepare_map_ids(self, room: int) -> None:
@@ -180,11 +184,11 @@ class ObjectsById:
     def _fill_name(self, fd: int, request: bytes) -> int:
         """Describe a link again, now that its type says where the pointer to room for the name goes."""
         try:
-            return self._fill(fd, request)
+            return self._fill(fd, request, self._describe_link)
         except Unavailable as error:
             if error.reason is not Reason.UNSUPPORTED:  # perf events that are no probe have no name
                 raise
-            return self._fill(fd, _EMPTY)
+            return self._fill(fd, _EMPTY, self._describe_link)
 
 
 def _memlock(fd: int) -> tuple[int | None, bool | None]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Container
 from typing import Any, Final, NamedTuple
 
+from otel_hostmetrics.errors import Reason, Unavailable
 from otel_hostmetrics.kernel.bpf_asm import R0, R1, R7, R10
 from otel_hostmetrics.kernel.bpf_iter import BpfIterator, OwnIds, ReadBuffer, join
 from otel_hostmetrics.kernel.bpf_iter_code import IteratorCode, Record
@@ -18,6 +19,7 @@ from otel_hostmetrics.kernel.bpf_objects import Map, text
 from otel_hostmetrics.kernel.btf import Types
 
 NOT_COUNTED: Final = -1
+_NEGATIVE: Final = -(2**31)  # and above, as unsigned
 
 _NUMBERS: Final = (
     ("bpf_map.id",),
@@ -49,12 +51,24 @@ class MapIterators:
 
     def __init__(self, types: Types, buffer: ReadBuffer) -> None:
         self._record = Record(types, _NUMBERS, _BYTES)
-        self._entries = BpfIterator("bpf_map", _entries_code(types), types, buffer, "otel_map_count")
+        self.count_problem: Unavailable | None = None  # why hash tables have no number of entries
+        self._entries = self._open_entries(types, buffer)
         try:
             self._details = BpfIterator("bpf_map", _details_code(types, self._record), types, buffer, "otel_maps")
         except BaseException:
             self._entries.close()
             raise
+
+    def _open_entries(self, types: Types, buffer: ReadBuffer) -> BpfIterator:
+        """Not every JIT calls kernel functions, and the interpreter calls none."""
+        try:
+            return BpfIterator("bpf_map", _entries_code(types), types, buffer, "otel_map_count")
+        except Unavailable as error:
+            if error.reason is Reason.DENIED or _COUNT not in types.functions:
+                raise
+            self.count_problem = Unavailable(error.reason, "entries of BPF hash tables", error.detail)
+            others = types._replace(functions={name: number for name, number in types.functions.items() if name != _COUNT})
+            return BpfIterator("bpf_map", _entries_code(others), others, buffer, "otel_map_count")
 
     @property
     def own(self) -> OwnIds:
@@ -106,6 +120,9 @@ def _entries_code(types: Types) -> bytes:
         code.jump_if("==", R1, 0, "not a hash table")
         code.set(R1, R7)
         code.call_kernel(types.functions[_COUNT])
+        code.jump_if("<", R0, _NEGATIVE, "not negative")  # as per-CPU counters may be that are added up while others count
+        code.set(R0, 0)
+        code.label("not negative")
         code.store(R10, -8, R0, 8)
         code.label("not a hash table")
     if "lpm_trie.n_entries" in types.fields:

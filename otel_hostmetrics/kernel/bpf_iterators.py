@@ -45,6 +45,8 @@ class BpfIterators:
                 self.problems.append(self.programs.stats_problem)
             self.maps = MapIterators(types, buffer)
             opened.callback(self.maps.close)
+            if self.maps.count_problem is not None:
+                self.problems.append(self.maps.count_problem)
             self.links = self._optional(LinkIterators, types, buffer, opened)
             self.holders = self._optional(HolderIterator, types, buffer, opened)
             self._opened = opened.pop_all()

@@ -36,3 +36,8 @@ def test_errors_have_the_kernels_errno(command: int, attr: bytes, reason: int) -
     call = bpf.Call(command, len(attr))
     assert call.issue() == -1
     assert bpf.failure(command).errno == reason
+
+
+def test_a_call_has_room_for_what_kernels_write_beyond_the_size_they_are_told() -> None:
+    """BPF_PROG_QUERY on a cgroup, from Linux 6.17 on: query.revision, 8 bytes at 56."""
+    assert len(bpf.Call(bpf.PROG_QUERY, 32).attr) >= 64

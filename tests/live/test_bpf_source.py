@@ -244,6 +244,22 @@ def test_a_program_on_a_cgroup_that_no_process_holds(cgroup: str, engine: str) -
     assert engine == "ids" or {problem.what for problem in (*first.problems, *second.problems)} == {"BPF objects by iterator"}
 
 
+@pytest.mark.parametrize("engine", ["iterator", "ids"])
+def test_a_link_follows_the_program_that_it_runs(cgroup: str, engine: str) -> None:
+    with Loader() as loader, opened(engine=engine, holders=False) as source, directory(cgroup) as fd:
+        programs = [loader.program("cgroup_device", 1, name) for name in ("old", "new")]
+        link = loader.link(programs[0], fd, "cgroup_device")
+        number, told = loader.ids["link"][0], []
+        for program in (None, programs[1]):
+            if program is not None:
+                bpf.bpf(bpf.LINK_UPDATE, struct.pack("=IIII", link, program, 0, 0))
+            for _ in range(2):
+                reading = source.read()
+                time.sleep(0.06)  # links are looked at again at the slower pace
+            told.append(by(reading, rows.LINK_ATTACHMENT, "bpf.link.id")[number][0]["bpf.program.name"])
+    assert told == ["old", "new"]
+
+
 @contextlib.contextmanager
 def directory(path: str) -> Iterator[int]:
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

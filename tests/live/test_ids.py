@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import time
 from collections.abc import Callable
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 
 from otel_hostmetrics.errors import Unavailable
+from otel_hostmetrics.kernel import bpf
 from otel_hostmetrics.kernel.bpf_ids import ObjectsById
 from otel_hostmetrics.kernel.bpf_names import ATTACH_TYPES, LINK_TYPES, MAP_TYPES, PERF_EVENT_TYPES, PROGRAM_TYPES, name_of
 from otel_hostmetrics.kernel.bpf_objects import Kind, LinkDetail
@@ -227,3 +230,35 @@ def test_without_the_capability_it_says_which(kind: Kind) -> None:
     assert as_nobody(lambda: refused(lambda: ObjectsById().ids(kind))) == "DENIED CAP_SYS_ADMIN"
     assert as_nobody(lambda: refused(lambda: getattr(ObjectsById(), kind)(1))) == "DENIED CAP_SYS_ADMIN"
     assert as_nobody(lambda: refused(StatsSwitch().open)) == "DENIED CAP_SYS_ADMIN"
+
+
+_NEW_NETWORK, _XDP, _BPF_XDP = 0x40000000, PROGRAM_TYPES.index("xdp"), ATTACH_TYPES.index("xdp")
+
+
+def _attach_for_ever() -> None:
+    """XDP programs on the loopback interface of a network namespace of our own."""
+    assert ctypes.CDLL(None).unshare(_NEW_NETWORK) == 0
+    with Loader() as loader:
+        program = loader.program("xdp", returns=2)
+        while True:
+            os.close(bpf.bpf(bpf.LINK_CREATE, struct.pack("=IIII", program, 1, _BPF_XDP, 0)))
+
+
+def test_a_link_that_is_being_attached_is_not_there_yet() -> None:
+    """It is listed before it can be opened: EAGAIN."""
+    child = os.fork()
+    if child == 0:
+        try:
+            _attach_for_ever()
+        finally:
+            os._exit(1)
+    objects, seen = ObjectsById(), 0
+    try:
+        deadline = time.monotonic() + 1
+        while time.monotonic() < deadline:
+            seen += sum(objects.link(number) is not None for number in objects.ids("link"))
+        assert os.waitpid(child, os.WNOHANG) == (0, 0), "the attaching process stopped"
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert seen

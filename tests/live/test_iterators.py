@@ -29,6 +29,7 @@ from otel_hostmetrics.kernel.bpf_names import LINK_TYPES
 from otel_hostmetrics.kernel.bpf_objects import LinkDetail
 from otel_hostmetrics.kernel.bpf_stats import StatsSwitch
 from otel_hostmetrics.kernel.hostfs import HostFS
+from otel_hostmetrics.sources.bpf.engines import Inventory
 from tests.live.bpfload import Loader
 from tests.live.with_capabilities import BPF, PERFMON, with_capabilities
 
@@ -313,6 +314,38 @@ def test_less_is_denied_and_says_what_is_missing(capabilities: tuple[int, ...]) 
             return f"{error.reason.name} {error.needs}, {leaked} descriptors left"
 
     assert with_capabilities(capabilities, refused) == "DENIED CAP_BPF+CAP_PERFMON|CAP_SYS_ADMIN, 0 descriptors left"
+
+
+def test_without_kernel_functions_only_the_numbers_of_entries_are_missing(loader: Loader) -> None:
+    """Not every JIT can call them. Here the verifier refuses the call: the function is there and is none for programs."""
+    now = btf.scan(FIELDS, FUNCTIONS)
+    types = now._replace(functions={**now.functions, "bpf_map_sum_elem_count": now.functions["bpf_iter_bpf_map"]})
+    loader.map("hash", entries=10)
+    with contextlib.closing(MapIterators(types, ReadBuffer())) as maps:
+        assert maps.count_problem is not None
+        assert maps.count_problem.what == "entries of BPF hash tables"
+        found = dict(zip(*maps.entries(), strict=True))
+    assert [found[number] for number in loader.ids["map"]][:1] == [NOT_COUNTED]
+
+
+def test_run_times_come_by_id_where_iterators_have_none(loader: Loader) -> None:
+    """Before Linux 5.19. Types without the field stand for such a kernel."""
+    now = btf.scan(FIELDS, FUNCTIONS)
+    loader.bulk(1, 0, 0)
+    with contextlib.closing(StatsSwitch()) as switch, contextlib.closing(Inventory("auto", HostFS())) as inventory:
+        switch.open()
+        walk = inventory._walk
+        assert walk is not None
+        walk.programs.close()
+        older = {name: field for name, field in now.fields.items() if name != "bpf_prog_stats.cnt"}
+        walk.programs = ProgramIterators(now._replace(fields=older), ReadBuffer())
+        try:
+            assert inventory.programs(with_runs=False).runs is None
+            totals = inventory.programs(with_runs=True)
+        finally:
+            walk.programs.close()
+    assert loader.ids["program"][0] in totals.ids
+    assert totals.runs is not None
 
 
 def test_what_an_older_kernel_lacks_is_none(loader: Loader) -> None:

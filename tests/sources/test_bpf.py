@@ -198,6 +198,15 @@ def test_entries_and_fill_level_of_the_maps_that_have_a_number():
     assert list(limits.values) == [10, 20, 30, 0]
 
 
+def test_what_is_no_number_of_entries_is_no_limit_of_them():
+    """Bytes of a ring buffer, and nothing of a storage, which is as large as there are sockets."""
+    kinds = dict(enumerate(("ringbuf", "sk_storage", "lru_hash")))
+    objects = map_objects({each: map_(each, type=MAP_TYPES.index(name)) for each, name in kinds.items()}, maps.Binder())
+    objects.sync([*kinds])
+    assert [series.attributes["bpf.map.id"] for series in objects.columns[rows.MAP_LIMIT].series] == [2]
+    assert len(objects.columns[rows.MAP_MAX_ENTRIES].series) == len(kinds)
+
+
 def test_a_link_names_what_it_points_to_as_soon_as_that_is_known():
     binder = links.Binder()
     record = Link(5, LINK_TYPES.index("xdp"), 9, LinkDetail(ifindex=1, cgroup_id=0))

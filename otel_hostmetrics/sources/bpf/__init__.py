@@ -133,12 +133,16 @@ class Bpf:
         self._links.own(found.links)
 
     def _refresh_records(self, first: bool) -> None:
-        """Maps that grow; and each object once after it was first seen: loaders bind maps and freeze them right after loading."""
+        """What changes in the life of an object: memory of maps that grow, what links point to.
+
+        And everything once after it was first seen: loaders bind maps and freeze them right after loading.
+        """
         present = {("program", each) for each in self._programs.records} | {("map", each) for each in self._maps.records}
         new = set() if first else present - self._settled
         growing = [] if first else [each for each, record in self._maps.records.items() if maps.grows(record)]
         self._programs.refresh([number for kind, number in new if kind == "program"])
         self._maps.refresh([*{*growing, *(number for kind, number in new if kind == "map")}])
+        self._links.refresh([] if first else list(self._links.records))
         self._settled = set() if first else present
 
     def _facts(self, inventory: Inventory) -> dict[str, object]:

@@ -59,9 +59,9 @@ class Inventory:
 
     def programs(self, with_runs: bool) -> ProgramTotals:
         """Ids and run times now. By id, run times cost a descriptor and a call each, so they are read only *with_runs*."""
-        if self._walk:
+        if self._walk and (self._by_id is None or self._walk.programs.stats_problem is None):
             return self._walk.programs.totals()
-        ids = self._ids("program")
+        ids = self._walk.programs.totals().ids if self._walk else self._ids("program")  # before 5.19 iterators have no run times
         return self._runs(self._by_id, ids) if with_runs and self._by_id else ProgramTotals(ids, None, None, None)
 
     def _runs(self, by_id: ObjectsById, ids: list[int]) -> ProgramTotals:

@@ -21,6 +21,13 @@ _GROWING = frozenset(MAP_TYPES.index(name) for name in (
 ))  # fmt: skip
 
 
+# Their max_entries are bytes (ringbuf), pages (arena), or nothing (storage of sockets and others).
+_OF_NO_ENTRIES = frozenset(MAP_TYPES.index(name) for name in (
+    "ringbuf", "user_ringbuf", "arena", "sk_storage", "inode_storage", "task_storage", "cgrp_storage", "cgroup_storage",
+    "percpu_cgroup_storage",
+))  # fmt: skip
+
+
 class Binder:
     """Binds maps; those in *counted* have a number of entries in every cycle."""
 
@@ -38,7 +45,7 @@ class Binder:
             (rows.MAP_KEY_SIZE, seed, map_.key_bytes),
             (rows.MAP_VALUE_SIZE, seed, map_.value_bytes),
             (rows.MAP_MAX_ENTRIES, seed, map_.max_entries),
-            (rows.MAP_LIMIT, own, map_.max_entries),
+            (rows.MAP_LIMIT, own, None if map_.type in _OF_NO_ENTRIES else map_.max_entries),
             (rows.MAP_MEMORY, own, map_.memory_bytes),
         )
         fixed = [(metric.series(labels), value) for metric, labels, value in values if value is not None]
