@@ -22,7 +22,12 @@ from otel_hostmetrics.kernel.btf import Field, Types
 _BASE: Final = (("bpf_link.id",), ("bpf_link.type",), ("bpf_link.prog", "bpf_prog.aux", "bpf_prog_aux.id"))
 _ATTACH_TYPE: Final = "bpf_link.attach_type"  # since 6.17 here, before in the structures of the types
 _CGROUP_ID: Final = ("cgroup.kn", "kernfs_node.id")
-_IFINDEX: Final = "net_device.ifindex"
+_NETNS: Final = "net.ns.inum"
+
+
+def _device(pointer: str) -> dict[str, Path]:
+    """An interface: its index means something in its network namespace only, which BPF_OBJ_GET_INFO_BY_FD does not tell."""
+    return {"ifindex": (pointer, "net_device.ifindex"), "netns_inode": (pointer, "net_device.nd_net.net", _NETNS)}
 
 
 class _Places(NamedTuple):
@@ -59,8 +64,8 @@ _SHAPES: Final = {
         },
         ("bpf_iter_link.tinfo", "bpf_iter_target_info.reg_info", "bpf_iter_reg.target"),
     ),
-    "netns": _Shape("bpf_netns_link.link", {"attach_type": ("bpf_netns_link.type",), "netns_inode": ("bpf_netns_link.net", "net.ns.inum")}),
-    "xdp": _Shape("bpf_xdp_link.link", {"ifindex": ("bpf_xdp_link.dev", _IFINDEX)}),
+    "netns": _Shape("bpf_netns_link.link", {"attach_type": ("bpf_netns_link.type",), "netns_inode": ("bpf_netns_link.net", _NETNS)}),
+    "xdp": _Shape("bpf_xdp_link.link", _device("bpf_xdp_link.dev")),
     "struct_ops": _Shape("bpf_struct_ops_link.link", {"map_id": ("bpf_struct_ops_link.map", "bpf_map.id")}),
     "netfilter": _Shape(
         "bpf_nf_link.link",
@@ -70,8 +75,8 @@ _SHAPES: Final = {
             "priority": ("bpf_nf_link.hook_ops.priority",),
         },
     ),
-    "tcx": _Shape("tcx_link.link", {"attach_type": ("tcx_link.location",), "ifindex": ("tcx_link.dev", _IFINDEX)}),
-    "netkit": _Shape("netkit_link.link", {"attach_type": ("netkit_link.location",), "ifindex": ("netkit_link.dev", _IFINDEX)}),
+    "tcx": _Shape("tcx_link.link", {"attach_type": ("tcx_link.location",), **_device("tcx_link.dev")}),
+    "netkit": _Shape("netkit_link.link", {"attach_type": ("netkit_link.location",), **_device("netkit_link.dev")}),
     "sockmap": _Shape("sockmap_link.link", {"attach_type": ("sockmap_link.attach_type",), "map_id": ("sockmap_link.map", "bpf_map.id")}),
 }
 FIELDS: Final = (

@@ -79,7 +79,7 @@ class LinkDetail(NamedTuple):
     attach_type: int | None = None  # enum bpf_attach_type: tracing, cgroup, netns [5.8], tcx [6.6], netkit [6.7], sockmap [6.10]
     ifindex: int | None = None  # xdp [5.9], tcx, netkit; 0 = the device is gone
     cgroup_id: int | None = None  # inode of the cgroup2 directory: cgroup [5.8], iter over a cgroup [6.1]; 0 = gone
-    netns_inode: int | None = None  # /proc/PID/ns/net's inode: netns [5.8]; 0 = gone
+    netns_inode: int | None = None  # /proc/PID/ns/net's inode: netns [5.8]; of xdp, tcx, netkit by iterator only; 0 = gone
     target_name: str | None = None  # tracepoint [5.8], iterator [5.9], kernel symbol or path of the ELF file [6.6]
     target_object_id: int | None = None  # tracing: BTF object id, or program id for an extension [5.13]
     target_btf_id: int | None = None  # tracing: type id in that object [5.13]

@@ -5,6 +5,8 @@ Of the network namespace in which this sysfs was mounted.
 
 from __future__ import annotations
 
+import os
+
 from otel_hostmetrics.errors import Reason, Unavailable
 from otel_hostmetrics.kernel.hostfs import HostFS
 
@@ -22,6 +24,18 @@ def interfaces(fs: HostFS) -> dict[int, str]:
         except Unavailable:  # bonding_masters is a file; interfaces come and go
             continue
     return found
+
+
+def namespace(fs: HostFS) -> int:
+    """The inode of the network namespace whose interfaces this sysfs shows; 0 where that cannot be known.
+
+    Our own sysfs is taken to be of our own namespace, the host's of that of its first process (which takes CAP_SYS_PTRACE).
+    """
+    ours = fs.sys() == "/sys"
+    try:
+        return os.stat("/proc/self/ns/net" if ours else fs.proc("1", "ns", "net")).st_ino
+    except OSError:
+        return 0
 
 
 def mtu(fs: HostFS, name: str) -> int:

@@ -209,12 +209,21 @@ def test_what_is_no_number_of_entries_is_no_limit_of_them():
 
 def test_a_link_names_what_it_points_to_as_soon_as_that_is_known():
     binder = links.Binder()
-    record = Link(5, LINK_TYPES.index("xdp"), 9, LinkDetail(ifindex=1, cgroup_id=0))
+    record = Link(5, LINK_TYPES.index("xdp"), 9, LinkDetail(ifindex=1, cgroup_id=0, netns_inode=77))
     ((_, _), (bare, _)) = binder.bind(record).fixed
-    assert bare.attributes == {"bpf.link.id": 5, "bpf.link.type": "xdp", "bpf.program.id": 9, "bpf.interface.index": 1}
-    binder.programs, binder.interfaces = {9: program(9, full_name="long")}, {1: "lo"}
+    assert bare.attributes == {
+        "bpf.link.id": 5,
+        "bpf.link.type": "xdp",
+        "bpf.program.id": 9,
+        "bpf.interface.index": 1,
+        "bpf.netns.inode": 77,
+    }
+    binder.programs, binder.interfaces, binder.netns = {9: program(9, full_name="long")}, {1: "lo"}, 77
     ((_, _), (named, _)) = binder.bind(record).fixed
     assert named.attributes == {**bare.attributes, "bpf.program.name": "long", "bpf.interface.name": "lo"}
+    for elsewhere in (LinkDetail(ifindex=1, netns_inode=78), LinkDetail(ifindex=1)):  # an interface of a pod, or not known whose
+        ((_, _), (other, _)) = binder.bind(record._replace(detail=elsewhere)).fixed
+        assert "bpf.interface.name" not in other.attributes
     struct_ops = binder.bind(Link(6, LINK_TYPES.index("struct_ops"), 0, None)).fixed
     assert struct_ops[1][0].attributes == {"bpf.link.id": 6, "bpf.link.type": "struct_ops"}
     assert [series.attributes["prog_id"] for series, _ in struct_ops[:1]] == ["0"]

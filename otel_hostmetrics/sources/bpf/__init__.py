@@ -15,7 +15,7 @@ from otel_hostmetrics.kernel.bpf_iter_maps import NOT_COUNTED, MapEntries
 from otel_hostmetrics.kernel.bpf_iter_programs import ProgramTotals
 from otel_hostmetrics.kernel.bpf_names import LINK_TYPES, MAP_TYPES, PROGRAM_TYPES
 from otel_hostmetrics.kernel.hostfs import HostFS
-from otel_hostmetrics.kernel.netdev import interfaces
+from otel_hostmetrics.kernel.netdev import interfaces, namespace
 from otel_hostmetrics.model import Column, Reading
 from otel_hostmetrics.settings import Settings
 from otel_hostmetrics.sources.bpf import links, maps, programs
@@ -117,9 +117,9 @@ class Bpf:
             return
         self._refresh_records(first=self._looked_at == float("-inf"))
         self._surroundings.refresh(self._programs.records, self._links.records)
-        names = (interfaces(self._fs), self._surroundings.cgroup_paths)
-        if names != (self._link_binder.interfaces, self._link_binder.cgroups):
-            self._link_binder.interfaces, self._link_binder.cgroups = names
+        binder, names = self._link_binder, (interfaces(self._fs), namespace(self._fs), self._surroundings.cgroup_paths)
+        if names != (binder.interfaces, binder.netns, binder.cgroups):
+            binder.interfaces, binder.netns, binder.cgroups = names
             self._links.rebind()
         self._settle_owners()
         self._looked_at = now

@@ -108,10 +108,15 @@ class Inventory:
 
     def describe_links(self, ids: Collection[int]) -> dict[int, Link]:
         """Records of these links."""
-        if self._by_id:
-            return _found(ids, self._by_id.link)
         walk = self._walk and self._walk.links
-        return {each.id: each for each in walk.details(_AllBut(ids))} if walk and ids else {}
+        if self._by_id is None:
+            return {each.id: each for each in walk.details(_AllBut(ids))} if walk and ids else {}
+        found = _found(ids, self._by_id.link)
+        devices = {number: detail for number, link in found.items() if (detail := link.detail) and detail.ifindex}
+        for each in walk.details(_AllBut(devices)) if walk and devices else ():
+            netns = each.detail.netns_inode if each.detail else None  # which only iterators tell
+            found[each.id] = found[each.id]._replace(detail=devices[each.id]._replace(netns_inode=netns))
+        return found
 
     def holders(self) -> tuple[list[Holder], list[Unavailable]]:
         """Which process holds what, and for which processes that is not known.

@@ -17,6 +17,7 @@ class Binder:
     def __init__(self) -> None:
         self.programs: Mapping[int, Program] = {}
         self.interfaces: Mapping[int, str] = {}
+        self.netns = 0  # inode of the network namespace of these interfaces; 0: not known
         self.cgroups: Mapping[int, str] = {}
 
     def bind(self, link: Link) -> Bound:
@@ -34,10 +35,11 @@ class Binder:
         return {"bpf.program.id": number, "bpf.program.name": program.full_name or program.name} if program else {"bpf.program.id": number}
 
     def _detail(self, detail: LinkDetail) -> dict[str, AttributeValue]:
+        ours = 0 != detail.netns_inode == self.netns  # other namespaces have other interfaces of the same index
         known: dict[str, AttributeValue | None] = {
             "bpf.attach.type": name_of(ATTACH_TYPES, detail.attach_type) if detail.attach_type is not None else None,
             "bpf.interface.index": detail.ifindex or None,  # 0: the device is gone
-            "bpf.interface.name": self.interfaces.get(detail.ifindex or 0),
+            "bpf.interface.name": self.interfaces.get(detail.ifindex or 0) if ours else None,
             "bpf.cgroup.id": detail.cgroup_id or None,
             "bpf.cgroup.path": self.cgroups.get(detail.cgroup_id or 0),
             "bpf.netns.inode": detail.netns_inode or None,
