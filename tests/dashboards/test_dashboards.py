@@ -73,7 +73,7 @@ def test_the_stack_has_the_dashboards_and_rules_unchanged() -> None:
     documents = yaml.safe_load_all(generate.STACK.read_text())
     maps = {document["metadata"]["name"]: document["data"] for document in documents if document["kind"] == "ConfigMap"}
     assert {name: json.loads(text) for name, text in maps["grafana-dashboards"].items()} == {f"{name}.json": board(name) for name in NAMES}
-    assert maps["prometheus-rules"] == {"alerts.yml": generate.ALERTS.read_text()}
+    assert maps["prometheus-rules"] == generate.alerts()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from tests.dashboards.queries import NAMES
+from tests.deploy.alerts import GROUPS
 from tests.deploy.manifests import SIDECAR, STACK, collector_configs, config_maps, containers, mounted_files
 
 _CONFIGS = pytest.mark.parametrize("config", [pytest.param(config, id=name) for name, config in collector_configs()])
@@ -58,7 +59,7 @@ def test_the_stacks_prometheus_takes_late_points_and_names_workloads() -> None:
     assert config["storage"]["tsdb"]["out_of_order_time_window"] == "10m"
     assert {"container.id", "k8s.pod.name", "k8s.namespace.name"} <= set(config["otlp"]["promote_resource_attributes"])
     (rules,) = config["rule_files"]
-    assert rules.removesuffix("*.yml") + "alerts.yml" in mounted_files(STACK)
+    assert {rules.replace("*", name) for name in GROUPS} <= mounted_files(STACK).keys()
 
 
 def test_the_stacks_grafana_finds_what_it_is_pointed_to() -> None:

@@ -39,7 +39,7 @@ from tests.system.recorded_rdma import Served, page
 
 pytestmark = [pytest.mark.system, pytest.mark.live]
 
-_ALERTS = ROOT / "deploy/prometheus/alerts.yml"
+_ALERTS = ROOT / "deploy/prometheus/alerts/*.yml"
 _PATIENCE = 40.0  # s: until a query must have an answer; counted from the first, so the whole module is bounded
 _WINDOW = "30s"
 _JOB = "otel-hostmetrics"
