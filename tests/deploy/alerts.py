@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
@@ -10,7 +11,7 @@ from tests.dashboards.queries import Query
 from tests.deploy.manifests import ROOT
 
 FOLDER = ROOT / "deploy/prometheus"
-GROUPS = ("agent", "bpf")  # each a file in alerts/, proved by one in alerts_test/
+GROUPS = ("agent", "bpf", "energy", "gpu", "rdma")  # each a file in alerts/, proved by one in alerts_test/
 
 Rule = dict[str, Any]
 
@@ -30,3 +31,15 @@ def metrics(rule: Rule) -> set[str]:
     """Names of all metrics the rule asks for, with a selector or without."""
     asked = query(rule)
     return {name for name, _ in asked.selectors} | asked.bare
+
+
+def selectors(*groups: str) -> set[tuple[str, str]]:
+    """(metric, matchers) of all rules, a pattern of alternatives as one selector for each: every one of them is to find something."""
+    asked = [query(rule) for rule in rules(*groups)]
+    found = {(name, matchers) for each in asked for name, matchers in each.selectors} | {(name, "") for each in asked for name in each.bare}
+    return {(name, one) for name, matchers in found for one in _alternatives(matchers)}
+
+
+def _alternatives(matchers: str) -> list[str]:
+    pattern = re.search(r'=~"([\w|]+)"', matchers)
+    return [matchers.replace(pattern[0], f'="{each}"') for each in pattern[1].split("|")] if pattern else [matchers]

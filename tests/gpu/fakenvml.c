@@ -270,8 +270,8 @@ int nvmlDeviceGetTotalEnergyConsumption(Device *device, unsigned long long *out)
     return OK;
 }
 
-/* Fields: 4-byte unsigned unless listed. 11-16: cache and register ECC, not on this GPU. 201-221: NVLink 5, which has no
- * 138, 139 and the errors of older links. */
+/* Fields: 4-byte unsigned unless listed. 11-16: cache and register ECC, not on this GPU. 82: with value.82 only. 201-221:
+ * NVLink 5, which has no 138, 139 and the errors of older links. */
 static void answer(Device *device, Field *field)
 {
     unsigned id = field->id;
@@ -281,7 +281,7 @@ static void answer(Device *device, Field *field)
     if (id >= 160) field->code = INVALID;
 #endif
     int nvlink5 = get(0, "value.nvlink5"), older = (id >= 38 && id <= 59) || id == 138 || id == 139 || id == 160;
-    if (id == 82 || (id >= 7 && id <= 28) || (nvlink5 ? older : id >= 201 && id <= 221)) field->code = NOT_SUPPORTED;
+    if ((id == 82 && !get(0, "value.82")) || (id >= 7 && id <= 28) || (nvlink5 ? older : id >= 201 && id <= 221)) field->code = NOT_SUPPORTED;
     if (field->code) return;
     memset(&field->value, 0xAA, sizeof field->value); /* only the type's own bytes are defined */
     if (id == 83) field->type = 3, field->value.ull = get(5000000, "energy.%d", device->gpu) + 1000 * ++reads[device->gpu];

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.dashboards.queries import matching, queries
+from tests.deploy.alerts import selectors
 from tests.gpu.conftest import compiled, needs_compiler
 from tests.process import CLEAN, COMMAND, ROOT, agent, eventually
 
@@ -104,3 +105,13 @@ def test_every_panel_of_the_dashboard_has_something_to_show(host, tmp_path, envi
     assert len(asked) > 25
     missing = {name for name, matchers in asked if "container_id" not in matchers and not matching(page, name, matchers)}
     assert missing == ELSEWHERE
+
+
+# Of the alerts': errors that did not happen, and Intel's way to tell that clocks are held down (tests/gpu/test_gpu_sysfs.py).
+NOT_NOW = {"hw_gpu_xid_errors_total", "hw_gpu_throttle_active"}
+
+
+def test_every_alert_watches_what_an_nvidia_gpu_tells_by_default(host, tmp_path, environ):
+    compiled(tmp_path)
+    page, _ = once(host, environ | {"FAKENVML": "value.82=60"})
+    assert {name for name, matchers in selectors("gpu") if not matching(page, name, matchers)} == NOT_NOW

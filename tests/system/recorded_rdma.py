@@ -32,7 +32,7 @@ _RXE1 = 1  # its number in the recording
 _DUMP, _STAT_GET = 0x300, 17
 _STATISTICS = {
     "rx_prio3_pause": 7, "tx_prio3_pause": 5, "rx_prio3_pause_duration": 900, "tx_global_pause_duration": 40, "rx_prio3_cong_discard": 2,
-    "outbound_pci_stalled_rd": 1, "outbound_pci_stalled_wr": 0,
+    "outbound_pci_stalled_rd": 1, "outbound_pci_stalled_wr": 0, "rx_crc_errors_phy": 3, "rx_symbol_err_phy": 2, "link_down_events_phy": 1,
 }  # fmt: skip
 
 

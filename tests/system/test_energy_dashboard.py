@@ -1,4 +1,4 @@
-"""The dashboard of energy, asked of a page: recorded RAPL zones whose counters move, split by this kernel's cgroups."""
+"""The dashboard and the alerts of energy, asked of a page: recorded RAPL zones whose counters move, split by this kernel's cgroups."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.dashboards.queries import matching, queries
+from tests.deploy.alerts import selectors
 from tests.process import CLEAN, COMMAND, ROOT
 from tests.sources.energy_hosts import add, host
 
@@ -19,7 +20,7 @@ _ELSEWHERE = {"hw_host_power_watts", "workload_energy_joules_total", "workload_p
 _CONTAINER = ("k8s_", "container_")  # matchers of workloads that tests/system/test_workloads.py makes
 
 
-def test_every_selector_of_the_dashboard_finds_points(tmp_path: Path) -> None:
+def test_every_selector_of_the_dashboard_and_the_alerts_finds_points(tmp_path: Path) -> None:
     host("two-sockets", tmp_path)
     (tmp_path / "sys/fs").mkdir()
     (tmp_path / "sys/fs/cgroup").symlink_to("/sys/fs/cgroup")
@@ -44,3 +45,4 @@ def test_every_selector_of_the_dashboard_finds_points(tmp_path: Path) -> None:
     asked = {(name, matchers) for name, matchers in asked if not any(each in matchers for each in _CONTAINER)}
     assert len(asked) > 8
     assert {name for name, matchers in asked if not matching(page, name, matchers)} <= _ELSEWHERE
+    assert not [selector for selector in selectors("energy") if not matching(page, *selector)]
