@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import struct
 import subprocess
@@ -24,7 +23,6 @@ from otel_hostmetrics.kernel.hostfs import HostFS
 from otel_hostmetrics.settings import Gpu as GpuSettings
 from otel_hostmetrics.settings import Seconds, Settings
 from otel_hostmetrics.sources.gpu import Gpu
-from tests.deploy.alerts import selectors
 from tests.gpu.conftest import add_gpu, write
 from tests.hosts.recorded import HOSTS, unpack
 from tests.kernel.as_nobody import as_nobody, in_child
@@ -287,7 +285,6 @@ def test_columns_keep_their_series(amd, opened):
         assert all(isinstance(value, int if metric.integer else float) for value in column.values)
 
 
-from tests.deploy.alerts import selectors
 @pytest.mark.parametrize(
     ("device", "form", "sensor", "apart"),
     [
