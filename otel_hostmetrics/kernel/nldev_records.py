@@ -1,7 +1,8 @@
 """What RDMA netlink tells (nldev.py): one record for each kind of answer.
 
-None is what the kernel did not send, for a process of another PID namespace for example its pid. Numbers of other objects
-are those in their records. Memory keys are secrets of the programs and not among the fields.
+None is what the kernel did not send, for a process of another PID namespace for example its pid. A pid is that of the thread
+that made the object. Numbers of other objects are those in their records. Memory keys are secrets of the programs and not
+among the fields.
 """
 
 from __future__ import annotations

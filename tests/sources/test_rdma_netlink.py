@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 import shutil
 import socket
 import struct
@@ -32,6 +33,7 @@ from tests.hosts.recorded import unpack
 from tests.kernel.links import Links as Interfaces
 from tests.kernel.nldev_recording import MACHINE, NUMBER, Recording, encode, hardware_counters, recorded
 from tests.sources.rdma_host import stats, values
+from tests.threads import threads
 
 SHOWN = json.loads((MACHINE / "iproute2.json").read_text())
 RXE1 = 1  # its number in the recording
@@ -155,6 +157,47 @@ def test_a_region_of_unknown_length_is_counted_and_its_process_has_no_sum(tmp_pa
     assert values(reading, "rdma.process.memory.registered") == {(8, "rxe1"): 64}
     counted = {owner(labels): value for labels, value in values(reading, "rdma.process.resources").items() if labels[-1] == "mr"}
     assert counted == {7: 2, 8: 1}
+
+
+def regions(*pids: int) -> bytes:
+    """A region of 4096 bytes for each."""
+    length = attribute(NUMBER["RES_MRLEN"], struct.pack("=Q", 4096))
+    entries = [attribute(NUMBER["RES_MR_ENTRY"], request(RES_MRN=number, RES_PID=pid) + length) for number, pid in enumerate(pids)]
+    return request(DEV_INDEX=RXE1) + attribute(NUMBER["RES_MR"], b"".join(entries))
+
+
+def test_objects_of_threads_are_those_of_their_process(tmp_path: Path) -> None:
+    """The kernel tells which thread made an object."""
+    _, device = rxe1(tmp_path)
+    recording, where = recorded(), (13, DUMP, request(DEV_INDEX=RXE1))
+    resources = Resources(HostFS(), Chosen(), [device], Nldev(recording))
+    name = Path("/proc/self/exe").resolve().name
+    with threads(3) as running:
+        says(recording, *where, regions(os.getpid(), *running))
+        reading = Reading(dict(resources.columns()))
+        assert values(reading, "rdma.process.memory.registered") == {(name, os.getpid(), "rxe1"): 4 * 4096}
+        assert values(reading, "rdma.process.resources")[name, os.getpid(), "rxe1", "mr"] == 4
+
+
+def test_the_process_of_a_thread_is_read_once_and_again_when_its_number_is_anothers(tmp_path: Path) -> None:
+    fs, device = rxe1(tmp_path)
+    recording = recorded()
+    says(recording, 13, DUMP, request(DEV_INDEX=RXE1), regions(8, 9))
+    thread = tmp_path / "proc/8"
+    thread.mkdir(parents=True)
+    (thread / "status").write_text("Name:\tworker\nTgid:\t7\n")
+    resources = Resources(fs, Chosen(), [device], Nldev(recording))
+
+    def owners() -> set[object]:
+        return {pid for pid, _ in values(Reading(dict(resources.columns())), "rdma.process.memory.registered")}
+
+    assert owners() == {7, 9}  # of thread 9 nothing is known: it has just ended
+    (thread / "status").unlink()  # nobody looks at it again
+    assert owners() == {7, 9}
+    thread.rename(tmp_path / "gone")
+    thread.mkdir()
+    (thread / "status").write_text("Name:\tnext\nTgid:\t8\n")
+    assert owners() == {8, 9}
 
 
 def test_summary_and_queue_pairs(tmp_path: Path) -> None:

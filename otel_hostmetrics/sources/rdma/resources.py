@@ -1,7 +1,9 @@
 """Who uses the devices: objects per device and per process, the memory they have registered, and counters of queue pairs.
 
-Of a process in another PID namespace the kernel gives no pid: its objects are then summed without one, and running the
-agent in the host's PID namespace is the cure.
+The kernel tells which thread made an object (drivers/infiniband/core/restrack.c): objects are summed by the process it is of.
+Of a thread that has ended the kernel gives no number any more, though its process may live, and of those in another PID
+namespace it gives none either: their objects are summed without a process. For the latter, running the agent in the host's
+PID namespace is the cure. A thread that ends between the kernel's answer and our look at it stands for its process once.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from otel_hostmetrics.kernel.nldev_records import (
     SharedReceiveQueue,
 )  # fmt: skip
 from otel_hostmetrics.kernel.proc_exe import Executables, identity
+from otel_hostmetrics.kernel.proc_thread import process_of
 from otel_hostmetrics.model import Column
 from otel_hostmetrics.settings import Rdma
 from otel_hostmetrics.sources.rdma.devices import Device, Owner
@@ -46,7 +49,9 @@ class Resources:
         self._devices = [(device, device.number) for device in devices if device.number is not None]
         self._proc = fs.proc()
         self._executables = Executables(self._proc)
-        self._processes: dict[int, _Whose] = {}  # of this cycle
+        self._processes: dict[int, _Whose] = {}  # of this cycle, by thread
+        self._leaders: dict[tuple[int, int], int] = {}  # by thread and identity
+        self._leaders_before = self._leaders
         self._tables = Tables()
         self.problems: list[Unavailable] = []
         self._lists: dict[str, Callable[[int], Sequence[_Object]]] = {
@@ -60,6 +65,7 @@ class Resources:
     def columns(self) -> Iterator[tuple[Metric, Column]]:
         self.problems = []
         self._processes = {}
+        self._leaders_before, self._leaders = self._leaders, {}
         self._executables.begin()
         self._tables.fill([point for device, number in self._devices for point in self._of(device, number)])
         self.problems += self._executables.problems
@@ -128,10 +134,23 @@ class Resources:
             return self._process(each.pid)
         return (("rdma.kernel.module", each.kernel),) if each.kernel else ()
 
-    def _process(self, pid: int) -> _Whose:
+    def _process(self, tid: int) -> _Whose:
         """Looked up once a cycle, however many objects it has."""
-        found = self._processes.get(pid)
+        found = self._processes.get(tid)
         if found is None:
+            pid = self._leader(tid)
             name = self._executables.name(pid, identity(self._proc, pid))
-            found = self._processes[pid] = tuple(process(pid, name).items())
+            found = self._processes[tid] = tuple(process(pid, name).items())
+        return found
+
+    def _leader(self, tid: int) -> int:
+        """Read when the thread is seen for the first time; a thread of which nothing can be read is taken for a process."""
+        key = (tid, identity(self._proc, tid))
+        found = self._leaders_before.get(key)
+        if found is None:
+            try:
+                found = process_of(self._proc, tid)
+            except Unavailable:
+                return tid
+        self._leaders[key] = found
         return found
