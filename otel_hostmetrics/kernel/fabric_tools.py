@@ -16,6 +16,8 @@ _LINK: Final = re.compile(
     re.VERBOSE,
 )
 _COUNTER: Final = re.compile(r"(\w+):\.+(\d+)")
+_CAPABILITIES: Final = re.compile(r"# Port counters: .*\(CapMask: 0x([0-9A-Fa-f]{1,4})\)")
+_EXTENDED: Final = 0x600  # PortCountersExtended, with or without those of unicast and multicast: CapabilityMask of ClassPortInfo
 _SETTING: Final = re.compile(r"\s+([A-Z][A-Z0-9_]*(?:\[\d+(?:\.\.\d+)?\])?)\s{2,}(\S.*?)\s*")
 _MOST: Final = 100_000  # lines
 
@@ -60,6 +62,12 @@ def parse_perfquery(text: str) -> dict[str, int]:
     """The counters of one port, under the names of the InfiniBand specification; selectors of the query are left out."""
     counters = {match[1]: int(match[2]) for line in text.splitlines()[:_MOST] if (match := _COUNTER.fullmatch(line.strip()))}
     return {name: value for name, value in counters.items() if name not in ("PortSelect", "CounterSelect")}
+
+
+def has_extended_counters(text: str) -> bool:
+    """Whether a port that perfquery was asked for has counters of 64 bits too (perfquery -x); True if it does not say."""
+    match = _CAPABILITIES.search(text)
+    return match is None or bool(int(match[1], 16) & _EXTENDED)
 
 
 def parse_mlxconfig(text: str) -> dict[str, str]:

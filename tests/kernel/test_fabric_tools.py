@@ -5,7 +5,14 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_hostmetrics.kernel.fabric_tools import Link, Node, parse_ibnetdiscover, parse_mlxconfig, parse_perfquery
+from otel_hostmetrics.kernel.fabric_tools import (
+    Link,
+    Node,
+    has_extended_counters,
+    parse_ibnetdiscover,
+    parse_mlxconfig,
+    parse_perfquery,
+)
 
 TOPOLOGY = """\
 #
@@ -79,6 +86,14 @@ def test_counters_are_those_of_the_specification() -> None:
     assert parse_perfquery(COUNTERS) == {"SymbolErrorCounter": 0, "LinkDownedCounter": 3, "PortXmitData": 2**32 - 1}
 
 
+def test_whether_a_port_has_counters_of_64_bits() -> None:
+    """Bits 9 and 10 of the capabilities that perfquery prints."""
+    assert has_extended_counters(COUNTERS)
+    assert has_extended_counters(COUNTERS.replace("0x1200", "0x400"))
+    assert not has_extended_counters(COUNTERS.replace("0x1200", "0x1100"))
+    assert has_extended_counters("PortXmitData:....................4294967295\n")  # an old perfquery, which does not tell
+
+
 def test_settings_of_the_firmware() -> None:
     assert parse_mlxconfig(SETTINGS) == {
         "MEMIC_BAR_SIZE": "0", "HOST_CHAINING_CACHE_DISABLE[0..7]": "Array[0..7]", "SRIOV_EN": "True(1)", "NUM_OF_VFS": "16",
@@ -90,4 +105,5 @@ def test_settings_of_the_firmware() -> None:
 def test_any_text_gives_records(text: str) -> None:
     parse_ibnetdiscover(text)
     parse_perfquery(text)
+    has_extended_counters(text)
     parse_mlxconfig(text)

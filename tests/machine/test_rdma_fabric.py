@@ -33,7 +33,7 @@ def fabric(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ibsim.Fa
 
 
 @pytest.mark.usefixtures("fabric")
-def test_the_whole_fabric_and_the_switch_ports_our_cables_lead_to() -> None:
+def test_the_whole_fabric_and_the_switch_port_our_cable_leads_to() -> None:
     group = Fabric(Rdma(fabric=("ibnetdiscover", "perfquery")), [Device("ibsim0", _HCA1, (_PORT1,), None)])
     try:
         deadline = time.monotonic() + 20
@@ -48,5 +48,5 @@ def test_the_whole_fabric_and_the_switch_ports_our_cables_lead_to() -> None:
     stats = values(reading, "rdma.fabric.stat")
     switch = ("ibsim0", "0000000000200000", "Switch1")
     assert stats[*switch, 1, 1, "PortXmitData"] > 0
-    assert {(name, port) for _, _, name, port, _, _ in stats} == {("Switch1", 1), ("Switch1", 2)}
+    assert {(name, port) for _, _, name, port, _, _ in stats} == {("Switch1", 1)}  # port 2 of the adapter is not among ours
     assert group.problems() == []

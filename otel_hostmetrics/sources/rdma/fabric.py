@@ -15,10 +15,11 @@ from typing import NamedTuple
 from otel_hostmetrics.catalogue import rdma as rows
 from otel_hostmetrics.catalogue.model import Metric
 from otel_hostmetrics.errors import Reason, Unavailable
-from otel_hostmetrics.kernel.fabric_tools import Link, Node, parse_ibnetdiscover, parse_mlxconfig, parse_perfquery
+from otel_hostmetrics.kernel.fabric_tools import Link, Node, has_extended_counters, parse_ibnetdiscover, parse_mlxconfig
 from otel_hostmetrics.model import Column
 from otel_hostmetrics.settings import Rdma
 from otel_hostmetrics.sources.rdma.devices import Device, Owner, ports
+from otel_hostmetrics.sources.rdma.far_port import FarPort
 from otel_hostmetrics.sources.rdma.table import Point, Tables
 from otel_hostmetrics.sources.rdma.tool import Tool
 
@@ -30,7 +31,6 @@ class _Job(NamedTuple):
 
     command: tuple[str, ...]
     take: Callable[[str], None]
-    optional: bool = False  # that it fails is no problem
 
 
 class Fabric:
@@ -40,12 +40,12 @@ class Fabric:
         self._settings = settings
         self._ports = [port.owner for _, port in ports(devices) if port.protocol == "infiniband"]
         self._functions = [device.record.pci.address for device in devices if device.record.pci]
-        self._guids = {device.record.node_guid.replace(":", "") for device in devices if device.record.node_guid}
+        self._guids = {device.name: device.record.node_guid.replace(":", "") for device in devices if device.record.node_guid}
         self._jobs: deque[_Job] = deque()
         self._running: tuple[Tool, _Job] | None = None
         self._next = float("-inf")
         self._nodes: dict[Owner, list[Node]] = {}
-        self._counters: dict[tuple[Owner, str, str, int], dict[str, int]] = {}  # by our port, and node, name and port at the other end
+        self._far: dict[Owner, tuple[Link, FarPort]] = {}  # at the other end of the cable of each of our ports
         self._firmware: dict[str, dict[str, str]] = {}
         self._failures: dict[str, Unavailable] = {}  # by tool
         self._tables = Tables()
@@ -74,19 +74,26 @@ class Fabric:
                 self._jobs.append(_Job((path, "-d", address, "query"), lambda text, at=address: self._configured(at, text)))  # type: ignore[misc]
 
     def _discovered(self, owner: Owner, text: str) -> None:
-        """Next come the ports our cables lead to."""
+        """Next comes the port our cable leads to."""
         nodes = self._nodes[owner] = parse_ibnetdiscover(text)
-        self._counters = {key: counters for key, counters in self._counters.items() if key[0] != owner}
+        before = self._far.pop(owner, None)
+        guid = self._guids.get(owner.device)
+        link = next((link for node in nodes if node.guid == guid for link in node.links if link.port == owner.number), None)
         path = shutil.which("perfquery") if "perfquery" in self._settings.fabric else None
-        for link in (link for node in nodes if node.guid in self._guids for link in node.links) if path else ():
-            assert path is not None
+        if link and path:
+            far = before[1] if before and before[0] == link else FarPort()
+            far.begin()
+            self._far[owner] = link, far
             where = str(link.peer_lid), str(link.peer_port)
-            for extended in ((), ("-x",)):  # 64 bits for what stops at 32 in the first answer; old switches refuse
-                command = (path, *_through(owner), *extended, *where)
-                self._jobs.append(_Job(command, lambda text, link=link: self._counted(owner, link, text), bool(extended)))  # type: ignore[misc]
+            extended = _Job((path, *_through(owner), "-x", *where), far.extended)
+            self._jobs.append(_Job((path, *_through(owner), *where), lambda text: self._counted(far, text, extended)))
 
-    def _counted(self, owner: Owner, link: Link, text: str) -> None:
-        self._counters.setdefault((owner, link.peer, link.peer_name, link.peer_port), {}).update(parse_perfquery(text))
+    def _counted(self, far: FarPort, text: str, extended: _Job) -> None:
+        """Next come those of 64 bits, if there are any: old switches have none."""
+        more = has_extended_counters(text)
+        far.plain(text, more)
+        if more:
+            self._jobs.appendleft(extended)
 
     def _configured(self, address: str, text: str) -> None:
         self._firmware[address] = parse_mlxconfig(text)
@@ -101,8 +108,7 @@ class Fabric:
         try:
             text = tool.output()
         except Unavailable as error:
-            if not job.optional:
-                self._failures[job.command[0]] = error
+            self._failures[job.command[0]] = error
         else:
             if text is None:
                 return
@@ -116,9 +122,10 @@ class Fabric:
             for kind, count in Counter(node.type for node in nodes).items():
                 yield Point(rows.FABRIC_NODES, owner, (("rdma.fabric.node.type", kind),), count)
             yield Point(rows.FABRIC_LINKS, owner, (), sum(len(node.links) for node in nodes) // 2)
-        for (owner, guid, name, port), counters in self._counters.items():
-            where = (("rdma.fabric.node.guid", guid), ("rdma.fabric.node.name", name), ("rdma.fabric.port.number", port))
-            for stat, value in counters.items():
+        for owner, (link, far) in self._far.items():
+            peer = (("rdma.fabric.node.guid", link.peer), ("rdma.fabric.node.name", link.peer_name))
+            where = (*peer, ("rdma.fabric.port.number", link.peer_port))
+            for stat, value in far.counters().items():
                 yield Point(rows.FABRIC_STAT, owner, (*where, (rows.STAT, stat)), value)
 
     def columns(self) -> Iterator[tuple[Metric, Column]]:
