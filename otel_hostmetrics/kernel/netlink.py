@@ -81,7 +81,7 @@ class Answer:
         self.sequence = sequence
         self.what = what
         self.bodies: list[bytes] = []  # of the messages so far
-        self.done = False
+        self.done = False  # nothing comes after it
 
     def feed(self, datagram: bytes) -> None:
         """Take one datagram; messages of other requests (an earlier one that was given up) are passed over.
@@ -100,9 +100,9 @@ class Answer:
     def _take(self, kind: int, flags: int, body: bytes) -> None:
         if kind in (_ERROR, _DONE):  # both begin with an error number, 0 for none; before 4.14 DONE could be shorter
             code = -_NUMBER.unpack_from(body)[0] if len(body) >= 4 else 0
+            self.done = True
             if code:
                 raise refusal(OSError(code, os.strerror(code) if 0 < code < 4096 else f"error {code}"), self.what)
-            self.done = True
         elif kind > _DONE:
             self.bodies.append(body)
             self.done = not flags & _MULTI
@@ -121,44 +121,67 @@ class Socket:
     A driver that hangs holds us in the call itself.
     """
 
-    def __init__(self, protocol: int, what: str, timeout: float = _TIMEOUT) -> None:
-        """Raises Unavailable(ABSENT) if the kernel does not have *protocol*."""
+    def __init__(self, protocol: int, what: str, timeout: float = _TIMEOUT, limit: int = _LIMIT) -> None:
+        """*timeout* in seconds, *limit* in bytes of one answer. Raises Unavailable(ABSENT) if the kernel does not have *protocol*."""
         self._sequence = int(time.monotonic()) & 0xFFFFFF
         self._buffer = bytearray(_BUFFER)
+        self._protocol = protocol
+        self._what = what
+        self._timeout = timeout
+        self._limit = limit
+        self._broken = False  # an answer was given up
+        self._socket = self._opened()
+
+    def _opened(self) -> socket.socket:
         try:
-            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
+            opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, self._protocol)
         except OSError as error:
-            raise refusal(error, what) from None
+            raise refusal(error, self._what) from None
         try:
             # A socket connected to the kernel (port 0) gets no messages from other processes.
-            self._socket.connect((0, 0))
+            opened.connect((0, 0))
             # SO_RCVTIMEO, not settimeout: that would make two system calls of each receive.
-            seconds = int(timeout)
-            wait = struct.pack("@ll", seconds, int((timeout - seconds) * 1e6))
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, wait)
+            seconds = int(self._timeout)
+            wait = struct.pack("@ll", seconds, int((self._timeout - seconds) * 1e6))
+            opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, wait)
         except OSError as error:
-            self._socket.close()
-            raise refusal(error, what) from None
+            opened.close()
+            raise refusal(error, self._what) from None
+        return opened
 
     def ask(self, kind: int, flags: int, body: bytes, what: str) -> list[bytes]:
         """The bodies of the messages the kernel answers with. Raises Unavailable; LATE after the timeout."""
+        if self._broken:
+            self._socket, self._broken = self._opened(), False
         self._sequence = self._sequence + 1 & 0xFFFFFFFF
         answer = Answer(self._sequence, what)
-        received = 0
         try:
-            self._socket.send(message(kind, flags | REQUEST, self._sequence, body))
-            while not answer.done:
-                count = self._socket.recv_into(self._buffer, 0, socket.MSG_TRUNC)
-                received += count
-                if count > _BUFFER or received > _LIMIT:
-                    raise Unavailable(Reason.MALFORMED, what, f"answer of {received} bytes or more")
-                answer.feed(bytes(memoryview(self._buffer)[:count]))
+            self._receive(answer, message(kind, flags | REQUEST, self._sequence, body))
         except OSError as error:
             raise refusal(error, what) from None
+        finally:
+            if not answer.done:
+                self._give_up()
         return answer.bodies
 
+    def _receive(self, answer: Answer, request: bytes) -> None:
+        received = 0
+        self._socket.send(request)
+        while not answer.done:
+            count = self._socket.recv_into(self._buffer, 0, socket.MSG_TRUNC)
+            received += count
+            if count > _BUFFER or received > self._limit:
+                raise Unavailable(Reason.MALFORMED, answer.what, f"answer of {received} bytes or more")
+            answer.feed(bytes(memoryview(self._buffer)[:count]))
+
+    def _give_up(self) -> None:
+        """The kernel does not begin another dump on a socket (EBUSY) from which the rest of one was not fetched."""
+        self._broken = self._socket.fileno() >= 0  # else it was closed by its user
+        self._socket.close()
+
     def close(self) -> None:
-        """May be called again."""
+        """May be called again; then ask() raises."""
+        self._broken = False
         self._socket.close()
 
     def __enter__(self) -> Self:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import socket
 import struct
 
 import pytest
@@ -15,7 +17,8 @@ from otel_hostmetrics.kernel.netlink import DUMP, Answer, Notifications, Socket,
 from tests.kernel.links import Links
 
 ROUTE, GETLINK, NEWLINK = 0, 18, 16
-MULTI, ERROR, DONE = 2, 2, 3
+NOOP, MULTI, ERROR, DONE = 1, 2, 2, 3
+SOCK_DIAG, SOCK_DIAG_BY_FAMILY = 4, 20  # linux/unix_diag.h: struct unix_diag_req
 IFINFO = bytes(16)
 
 
@@ -87,23 +90,55 @@ def test_any_datagram_is_taken_or_malformed(datagram: bytes) -> None:
 
 
 def test_the_kernel_answers() -> None:
-    with Socket(ROUTE, "rtnetlink") as socket:
-        (link,) = socket.ask(GETLINK, 0, struct.pack("=BBHiII", 0, 0, 0, 1, 0, 0), "link 1")
+    with Socket(ROUTE, "rtnetlink") as kernel:
+        (link,) = kernel.ask(GETLINK, 0, struct.pack("=BBHiII", 0, 0, 0, 1, 0, 0), "link 1")
         assert b"lo\0" in link
         for _ in range(2):
-            links = socket.ask(GETLINK, DUMP, IFINFO, "links")
+            links = kernel.ask(GETLINK, DUMP, IFINFO, "links")
             assert len(links) == len([name for name in os.listdir("/sys/class/net") if name != "bonding_masters"])
         with pytest.raises(Unavailable, match="link 99999999") as caught:
-            socket.ask(GETLINK, 0, struct.pack("=BBHiII", 0, 0, 0, 99999999, 0, 0), "link 99999999")
+            kernel.ask(GETLINK, 0, struct.pack("=BBHiII", 0, 0, 0, 99999999, 0, 0), "link 99999999")
         assert caught.value.reason is Reason.GONE
-        assert b"lo\0" in socket.ask(GETLINK, 0, struct.pack("=BBHiII", 0, 0, 0, 1, 0, 0), "link 1")[0]
+        assert b"lo\0" in kernel.ask(GETLINK, 0, struct.pack("=BBHiII", 0, 0, 0, 1, 0, 0), "link 1")[0]
 
 
 def test_no_answer_is_late() -> None:
     """A message that asks for nothing is not answered."""
-    with Socket(ROUTE, "rtnetlink", timeout=0.05) as socket, pytest.raises(Unavailable, match="no answer") as caught:
-        socket.ask(1, 0, b"", "nothing")  # NLMSG_NOOP
+    with Socket(ROUTE, "rtnetlink", timeout=0.05) as kernel, pytest.raises(Unavailable, match="no answer") as caught:
+        kernel.ask(NOOP, 0, b"", "nothing")
     assert caught.value.reason is Reason.LATE
+
+
+def test_a_dump_that_was_given_up_does_not_stand_in_the_way_of_the_next() -> None:
+    """The kernel has one dump at a time for a socket: EBUSY, as long as the rest of another one waits to be fetched."""
+    nothing, everything = (struct.pack("=BBHIIIII", socket.AF_UNIX, 0, 0, states, 0, 0x7F, 0, 0) for states in (0, 0xFFFFFFFF))
+    with contextlib.ExitStack() as stack:
+        for number in range(300):  # 200 bytes each: more than the kernel prepares in advance
+            stack.enter_context(socket.socket(socket.AF_UNIX)).bind(f"\0{os.getpid()}-{number}".ljust(100, "x"))
+        diag = stack.enter_context(Socket(SOCK_DIAG, "sockets", limit=1000))
+        try:
+            diag.ask(SOCK_DIAG_BY_FAMILY, DUMP, nothing, "no sockets")
+        except Unavailable as refused:
+            pytest.skip(f"the kernel lists no sockets of AF_UNIX: {refused}")
+        descriptors = len(os.listdir("/proc/self/fd"))
+        for _ in range(3):
+            with pytest.raises(Unavailable, match="bytes or more") as caught:
+                diag.ask(SOCK_DIAG_BY_FAMILY, DUMP, everything, "sockets")
+            assert caught.value.reason is Reason.MALFORMED
+            assert diag.ask(SOCK_DIAG_BY_FAMILY, DUMP, nothing, "no sockets") == []
+        assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_a_closed_socket_stays_closed() -> None:
+    conversation = Socket(ROUTE, "rtnetlink", timeout=0.05)
+    with pytest.raises(Unavailable, match="no answer"):
+        conversation.ask(NOOP, 0, b"", "nothing")
+    before = len(os.listdir("/proc/self/fd"))
+    for _ in range(2):
+        conversation.close()
+        with pytest.raises(Unavailable, match="links"):
+            conversation.ask(GETLINK, DUMP, IFINFO, "links")
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_a_family_that_does_not_exist() -> None:
