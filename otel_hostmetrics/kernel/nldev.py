@@ -61,8 +61,11 @@ class Nldev:
         return self._one(c.SYS_GET, "RDMA settings", b"", m.SYSTEM)
 
     def ports(self, device: int) -> list[r.Port]:
-        """One question to the driver per port, instead of one for each file in sysfs."""
+        """One question to the driver per port, instead of one for each file in sysfs. Ends before the first that it does not answer."""
         return self._dump(c.PORT_GET, "RDMA ports", m.PORT, (), DEV_INDEX=device)
+
+    def port(self, device: int, port: int) -> r.Port:
+        return self._one(c.PORT_GET, f"RDMA port {port}", m.numbers(DEV_INDEX=device, PORT_INDEX=port), m.PORT)
 
     def summary(self, device: int) -> dict[str, int]:
         """How many objects of each kind exist: pd, cq, qp, cm_id, mr, ctx, srq."""

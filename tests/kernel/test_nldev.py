@@ -247,7 +247,13 @@ def methods(nldev: Nldev) -> list[Callable[[], object]]:
         nldev.ports, nldev.summary, nldev.queue_pairs, nldev.connections, nldev.completion_queues, nldev.memory_regions,
         nldev.protection_domains, nldev.shared_receive_queues, nldev.contexts,
     ]  # fmt: skip
-    per_port: list[Callable[[int, int], object]] = [nldev.counters, nldev.counter_status, nldev.counter_mode, nldev.counter_sets]
+    per_port: list[Callable[[int, int], object]] = [
+        nldev.port,
+        nldev.counters,
+        nldev.counter_status,
+        nldev.counter_mode,
+        nldev.counter_sets,
+    ]
     return [
         nldev.devices,
         nldev.system,

@@ -29,6 +29,7 @@ from otel_hostmetrics.sources.rdma.facts import Facts, optional_counters
 from otel_hostmetrics.sources.rdma.groups import groups
 from otel_hostmetrics.sources.rdma.link import Links
 from otel_hostmetrics.sources.rdma.resources import Resources
+from tests.hosts.gentree import generate
 from tests.hosts.recorded import unpack
 from tests.kernel.links import Links as Interfaces
 from tests.kernel.nldev_recording import MACHINE, NUMBER, Recording, encode, hardware_counters, recorded
@@ -261,6 +262,28 @@ def test_the_state_of_all_ports_is_one_question_per_device(tmp_path: Path) -> No
     assert values(reading, "rdma.port.state") == {("rxe1", 1): 4}
     list(links.columns())
     assert witness.commands == [5, 5]  # PORT_GET
+    links.close()
+
+
+@pytest.mark.parametrize("listed", [[1], []])
+def test_ports_after_one_that_cannot_be_queried_are_asked_singly(listed: list[int], tmp_path: Path) -> None:
+    """The kernel's list ends at the first port of which the driver tells nothing."""
+    recording = recorded()
+
+    def told(number: int) -> bytes:
+        return encode({"DEV_INDEX": 7, "PORT_INDEX": number, "PORT_STATE": 4, "PORT_PHYS_STATE": 5})
+
+    says(recording, 5, DUMP, request(DEV_INDEX=7), *map(told, listed))
+    for number in (1, 3):
+        says(recording, 5, 0, request(DEV_INDEX=7, PORT_INDEX=number), told(number))
+    refuses(recording, 5, 0, request(DEV_INDEX=7, PORT_INDEX=2), errno.ETIMEDOUT)
+    generate(tmp_path, 1, 3)
+    (device,) = discover(HostFS(str(tmp_path)), Chosen(), {}).devices
+    links = Links(HostFS(str(tmp_path)), [device._replace(number=7)], Nldev(recording), 3600, Budget(10))
+    reading = Reading(dict(links.columns()))
+    states = {labels[0]: labels[1] for labels, value in values(reading, "hw.status").items() if value}
+    assert states == {"mlx5_0/1": "ok", "mlx5_0/2": "failed", "mlx5_0/3": "ok"}
+    assert [problem.what for problem in links.problems] == ["RDMA port 2"]
     links.close()
 
 

@@ -115,7 +115,16 @@ class Links:
         except Unavailable as error:
             self.problems.append(error)
             return [(port.owner, _FAILED) for port in device.ports]
-        return [(port.owner, _link(known.get(port.owner.number))) for port in device.ports]
+        return [(port.owner, _link(known.get(port.owner.number) or self._ask_singly(device.number, port))) for port in device.ports]
+
+    def _ask_singly(self, device: int, port: Port) -> nldev_records.Port | None:
+        """The kernel's list ends at a port that the driver cannot query; those after it may be well."""
+        assert self._nldev is not None
+        try:
+            return self._nldev.port(device, port.owner.number)
+        except Unavailable as error:
+            self.problems.append(error)
+            return None
 
     def _count(self, seen: Mapping[Owner, _Link]) -> None:
         for owner, link in seen.items():
