@@ -143,7 +143,7 @@ def _qsfp_monitors(data: bytes, medium: str) -> _Monitors:
 
 def _cmis(eeprom: Eeprom, data: bytes, what: str) -> Module:
     """CMIS 5.2, tables 8-4 to 8-32."""
-    connector, medium = data[203], _medium(data[212]) if data[212] <= 0x0F else "optical"
+    connector, medium = data[203], _cmis_medium(data[212])
     length = (data[202] & 63) * (0.1, 1.0, 10.0, 100.0)[data[202] >> 6]
     return Module(
         _CMIS[data[0]], _CONNECTORS.get(connector), medium, _text(data[129:145]), data[145:148].hex(":"), _text(data[148:164]),
@@ -166,12 +166,29 @@ def _cmis_monitors(eeprom: Eeprom, data: bytes, medium: str, what: str) -> _Moni
         return plain  # ioctl shows page 0 only
     has_temperature, has_voltage = told[159 - _HALF] & 1, told[159 - _HALF] & 2
     of_lanes = told[160 - _HALF]
-    count = min(data[88] & 15, 8) or 8  # media lanes of the first application
+    count = _media_lanes(data[86:118], told[176 - _HALF : 184 - _HALF])
     tx, bias, rx = (struct.unpack_from(f">{count}H", measured, at - _HALF) if of_lanes & bit else None
                     for at, bit in ((154, 2), (170, 1), (186, 4)))  # fmt: skip
     scale = 2e-6 * (1, 2, 4, 1)[of_lanes >> 3 & 3]
     lanes = _lanes(rx, tx, bias, scale) if medium == "optical" and of_lanes & 7 else ()
     return _Monitors(plain.temperature if has_temperature else None, plain.voltage if has_voltage else None, lanes)
+
+
+def _media_lanes(applications: bytes, media_options: bytes) -> int:
+    """How many media lanes there are in the first bank, by the widest use of them; 8 if it is not told.
+
+    An application descriptor (CMIS 5.2, 6.2.1) has 4 bytes: 0xff for the host interface behind the last, the lanes of one
+    instance (host, media) and, a bit for each, the host lanes at which instances can begin: all of them at the same time.
+    Page 01h has the same for the media lanes.
+    """
+    most = 0
+    for (host, _, counts, host_options), options in zip(struct.iter_unpack("4B", applications), media_options, strict=True):
+        if host == 0xFF:
+            break
+        each = counts & 15
+        if each:
+            most = max(most, options.bit_length() - 1 + each if options else each * max(host_options.bit_count(), 1))
+    return min(most, 8) or 8
 
 
 def _lanes(rx: tuple[int, ...] | None, tx: tuple[int, ...] | None, bias: tuple[int, ...] | None, ampere: float) -> tuple[Lane, ...]:
@@ -187,10 +204,17 @@ def _scaled(raw: int | None, unit: float) -> float | None:
 
 
 def _medium(technology: int) -> str:
-    """SFF-8636, table 6-19; CMIS table 8-40 has the same numbers."""
+    """SFF-8636, table 6-19."""
     if technology < 0x0A:
         return "optical"
     return "passive copper" if technology < 0x0C else "active copper"
+
+
+def _cmis_medium(technology: int) -> str:
+    """CMIS 5.2, table 8-40: the numbers of SFF-8636, then tunable lasers, then cables with linear equalizers at either or both ends."""
+    if technology in (0x12, 0x13, 0x14):
+        return "active copper"
+    return _medium(technology) if technology <= 0x0F else "optical"
 
 
 def _text(field: bytes) -> str:

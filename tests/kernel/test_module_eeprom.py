@@ -96,6 +96,41 @@ def test_cmis_with_its_lanes() -> None:
     assert [lane.bias for lane in found.lanes] == pytest.approx([20e-3] * 4)
 
 
+_UNUSED = b"\xff\0\0\0"
+
+
+@pytest.mark.parametrize(
+    ("applications", "media", "lanes"),
+    [
+        (b"\x4f\x1c\x44\x11" + _UNUSED, b"", 8),  # 400GBASE-DR4, which can begin at host lanes 1 and 5: two ports in one module
+        (b"\x4f\x1c\x44\x11" + _UNUSED, b"\x11", 8),
+        (b"\x4f\x1c\x44\x01" + _UNUSED, b"\x01", 4),
+        (b"\x11\x1c\x84\x01\x0d\x14\x21\x55" + _UNUSED, b"\x01\x0f", 4),  # 400GBASE-DR4 of 8 host lanes, or four times 100GBASE-DR
+        (b"\x4f\x1c\x44\x01\x4b\x14\x11\xff" + _UNUSED, b"\x01\xff", 8),  # the first application is not the widest
+        (b"\x51\x6c\x81\x01" + _UNUSED, b"\x01", 1),  # coherent
+        (b"\x51\x6c\x21\x05" + _UNUSED, b"\x11", 5),  # it can begin at media lanes 1 and 5
+        (b"\x51\x56\x88\x03" + _UNUSED, b"\x81", 8),  # no module has more in a bank
+        (b"\x51\x56\x80\x01" + _UNUSED + b"\x51\x56\x81\x01", b"", 8),  # it does not say; what is behind the end is none
+    ],
+)
+def test_cmis_lanes_are_those_of_all_instances_of_an_application(applications: bytes, media: bytes, lanes: int) -> None:
+    found = module(Memory.of({**OSFP, 86: applications}, _01={**OSFP_TOLD, 176: media}, _11=OSFP_LANES))
+    assert len(found.lanes) == lanes
+    assert found.lanes[-1].tx_power == pytest.approx((10000 + lanes - 1) * 1e-7)
+
+
+@pytest.mark.parametrize(
+    ("technology", "medium"),
+    [(0x09, "optical"), (0x0A, "passive copper"), (0x0F, "active copper"), (0x10, "optical"), (0x11, "optical"), (0x12, "active copper"),
+     (0x14, "active copper"), (0x15, "optical")],
+)  # fmt: skip
+def test_media_of_cmis(technology: int, medium: str) -> None:
+    """0x10 and 0x11 are tunable lasers, 0x12 to 0x14 cables with linear equalizers."""
+    found = module(Memory.of({**OSFP, 212: bytes([technology])}, _01=OSFP_TOLD, _11=OSFP_LANES))
+    assert found.medium == medium
+    assert bool(found.lanes) is (medium == "optical")
+
+
 def test_cmis_of_which_only_the_first_page_is_shown() -> None:
     found = module(Memory.of(OSFP))
     assert (found.temperature, found.voltage, found.lanes) == (55.0, pytest.approx(3.3123), ())
