@@ -163,12 +163,13 @@ _ERRORS = {
     **_errors("""port_rcv_errors port_rcv_remote_physical_errors port_rcv_switch_relay_errors port_rcv_constraint_errors
         excessive_buffer_overrun_errors local_link_integrity_errors symbol_error rx_icrc_encapsulated rx_roce_errors res_rx_pci_err
         rxVlanErrors tcpInOptErrors tcpInProtoErrors ip4InTruncatedPkts ip6InTruncatedPkts""", "rx"),
-    **_errors("port_xmit_constraint_errors res_tx_pci_err", "tx"),
+    **_errors("port_xmit_constraint_errors tx_roce_errors res_tx_pci_err", "tx"),
     **_errors("""recoverable_errors alloc_pd_err create_qp_err create_cq_err reg_mr_err alloc_ucontext_err create_ah_err mmap_err
         general_hw_error total_fatal_error"""),
 }  # fmt: skip
 _DISCARDS = {
-    **_discards("port_xmit_discards tx_disable_drop_cnt tx_bps_limit_drop_cnt tx_pps_limit_drop_cnt ip4OutNoRoutes ip6OutNoRoutes", "tx"),
+    **_discards("""port_xmit_discards tx_roce_discards tx_disable_drop_cnt tx_bps_limit_drop_cnt tx_pps_limit_drop_cnt ip4OutNoRoutes
+        ip6OutNoRoutes""", "tx"),
     **_discards("""VL15_dropped out_of_buffer rx_out_of_buffer rx_drops rx_roce_discards rx_disable_drop_cnt rx_bps_limit_drop_cnt
         rx_pps_limit_drop_cnt ip4InDiscards ip6InDiscards rq_num_udsdprd""", "rx"),
 }  # fmt: skip

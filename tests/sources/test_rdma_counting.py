@@ -180,6 +180,14 @@ def test_the_counters_of_a_connectx_are_all_typed() -> None:
     assert unknown == []
 
 
+@pytest.mark.parametrize(("name", "metric"), [("roce_errors", "hw.errors"), ("roce_discards", "rdma.port.discards")])
+def test_what_a_broadcom_adapter_loses_is_told_for_both_directions(name: str, metric: str) -> None:
+    """drivers/infiniband/hw/bnxt_re/hw_counters.c."""
+    for prefix, direction in (("tx", "transmit"), ("rx", "receive")):
+        known = rdma_counters.lookup(f"{prefix}_{name}")
+        assert (known.metric.name, known.attributes["network.io.direction"]) == (metric, direction)
+
+
 def test_what_is_not_known_is_a_counter_under_its_own_name() -> None:
     known = rdma_counters.lookup("RcvHdrOvr17")
     assert (known.metric.name, dict(known.attributes), known.scale) == ("rdma.stat", {"rdma.stat.name": "RcvHdrOvr17"}, 1)
