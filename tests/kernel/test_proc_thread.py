@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import threading
 from pathlib import Path
 
 import pytest
 
 from otel_hostmetrics.errors import Reason, Unavailable
 from otel_hostmetrics.kernel.proc_thread import process_of
+from tests.process import eventually
 from tests.threads import threads
 
 
@@ -21,12 +21,11 @@ def test_a_thread_and_its_process() -> None:
 
 
 def test_a_thread_that_has_ended() -> None:
-    thread = threading.Thread(target=int)
-    thread.start()
-    thread.join()
-    assert thread.native_id
+    with threads(1) as (thread,):
+        pass
+    eventually(lambda: not Path(f"/proc/{thread}").exists())  # the kernel is a little later than Python
     with pytest.raises(Unavailable) as raised:
-        process_of("/proc", thread.native_id)
+        process_of("/proc", thread)
     assert raised.value.reason is Reason.ABSENT
 
 
