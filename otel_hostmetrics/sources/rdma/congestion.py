@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from fnmatch import translate
 from typing import NamedTuple
 
@@ -82,9 +82,14 @@ class Congestion:
         self._dcb: Socket | None = None
         self._dcb_netdevs = found if settings.dcb else []
         self._next_dcb = float("-inf")
-        self._tables = Tables()
-        self._dcb_tables = Tables()
+        self._tables = Tables(lasting=True)
+        self._dcb_tables = Tables(lasting=True)
         self.problems: list[Unavailable] = []
+
+    def keep(self, before: Congestion, present: Container[Owner]) -> None:
+        """Go on with the series of *before* that belong to owners which are *present* still."""
+        self._tables.keep(before._tables, present)
+        self._dcb_tables.keep(before._dcb_tables, present)
 
     def columns(self) -> Iterator[tuple[Metric, Column]]:
         """Read what is due."""

@@ -8,7 +8,7 @@ kernels have them elsewhere.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from otel_hostmetrics.catalogue import rdma as rows
@@ -47,7 +47,7 @@ class Connections:
         self._fs = fs
         self._pace = pace
         self._next = float("-inf")
-        self._tables = Tables()
+        self._tables = Tables(lasting=True)
         self.problems: list[Unavailable] = []
         self._files = [file for _, port in ports(devices) for file in self._found(port.owner)]
 
@@ -60,6 +60,10 @@ class Connections:
                 continue
             for name in names[:_MOST]:
                 yield _File(f"{path}/{name}", metric, owner, (*attributes, (rows.CM_MESSAGE, name)))
+
+    def keep(self, before: Connections, present: Container[Owner]) -> None:
+        """Go on with the series of *before* that belong to owners which are *present* still."""
+        self._tables.keep(before._tables, present)
 
     def columns(self) -> Iterator[tuple[Metric, Column]]:
         """Read if it is due; else as of the last time, which is what the counters were then."""

@@ -16,6 +16,7 @@ from otel_hostmetrics.catalogue import rdma_counters
 from otel_hostmetrics.catalogue.model import Kind, Metric, Number, Series
 from otel_hostmetrics.errors import Unavailable
 from otel_hostmetrics.model import Column
+from otel_hostmetrics.sources.rdma.began import booted_ns
 from otel_hostmetrics.sources.rdma.groups import Group, Where
 from otel_hostmetrics.sources.rdma.sweep import Sweep
 
@@ -128,14 +129,20 @@ class Counters:
         self._sweep = Sweep()
         self._counters: Sequence[tuple[Where, str]] = ()  # of the plan
         self._cells: dict[tuple[Where, str], _Cell] = {}
+        self._began: dict[tuple[Where, str], int] = {}  # Unix ns
         self._taken: set[object] = set()
         self._plan = _Plan(())
         self._read_ns = 0
 
     def bind(self, groups: Sequence[Group]) -> None:
-        """Take over *groups*. Cells of what was there before, and of the same device still, go on; others are forgotten."""
+        """Take over *groups*. Cells of what was there before, and of the same device still, go on; others are forgotten.
+
+        What is there the first time began with the kernel at the earliest, what comes later after the last reading.
+        """
         self._sweep = Sweep(groups)
+        began_ns = self._read_ns or booted_ns()
         present = {(group.where, name) for group in groups for name in group.names}
+        self._began = {counter: self._began.get(counter, began_ns) for counter in present}
         self._cells = {key: cell for key, cell in self._cells.items() if key in present}
         self._taken = {
             (series.metric, frozenset(series.attributes.items()))
@@ -145,9 +152,14 @@ class Counters:
         }
 
     def forget(self, devices: Iterable[str]) -> None:
-        """These devices were removed: what they count when they are back began anew."""
+        """These devices were removed: what they count when they are back began anew. bind() comes next."""
         gone = frozenset(devices)
         self._cells = {key: cell for key, cell in self._cells.items() if key[0].owner.device not in gone}
+        self._began = {key: began_ns for key, began_ns in self._began.items() if key[0].owner.device not in gone}
+
+    def forget_all(self) -> None:
+        """Every device was removed."""
+        self._cells, self._began = {}, {}
 
     def columns(self) -> dict[Metric, Column]:
         """Read every group, then make columns of what could be read."""
@@ -168,7 +180,7 @@ class Counters:
         for group in self._sweep.groups:  # of twins the first group's is taken, whatever the order of reading
             for name in group.names:
                 if (counter := (group.where, name)) in wanted and counter not in self._cells:
-                    self._cells[counter] = _Cell(*counter, now, self._taken)
+                    self._cells[counter] = _Cell(*counter, self._began.get(counter, now), self._taken)
         self._plan = _Plan([self._cells[counter] for counter in self._counters])
         self._plan.previous = [cell.last for cell in self._plan.cells]
         self._plan.counted = self._plan.pick_counting(self._plan.previous)

@@ -57,7 +57,7 @@ class Device(NamedTuple):
     name: str
     record: infiniband.Device
     ports: tuple[Port, ...]
-    number: int | None  # in netlink; None where only sysfs can be asked
+    number: int | None  # in netlink, another one each time it is added; None where only sysfs can be asked
 
     @property
     def owner(self) -> Owner:
@@ -78,7 +78,7 @@ def discover(fs: HostFS, settings: Rdma, known: Mapping[str, nldev_records.Devic
     devices = []
     for name in names:
         try:
-            device = _device(fs, settings, name, known.get(name))
+            device = _device(fs, settings, name, known.get(name), problems)
         except Unavailable as error:  # removed meanwhile, or in a state in which nothing can be said of it
             problems.append(error)
             continue
@@ -91,7 +91,13 @@ def discover(fs: HostFS, settings: Rdma, known: Mapping[str, nldev_records.Devic
     return Found(tuple(devices), tuple(problems))
 
 
-def _device(fs: HostFS, settings: Rdma, name: str, known: nldev_records.Device | None) -> Device | None:
+def added_again(before: Iterable[Device], now: Iterable[Device]) -> set[str]:
+    """Names of devices that netlink knows by another number than before: removed, and added again since."""
+    numbers = {device.name: device.number for device in before if device.number is not None}
+    return {device.name for device in now if device.number is not None and numbers.get(device.name, device.number) != device.number}
+
+
+def _device(fs: HostFS, settings: Rdma, name: str, known: nldev_records.Device | None, problems: list[Unavailable]) -> Device | None:
     if not _may_have_ports(settings, name):
         return None
     owners = [owner for number in infiniband.ports(fs, name) if _selected(settings, owner := Owner(name, number))]
@@ -99,6 +105,8 @@ def _device(fs: HostFS, settings: Rdma, name: str, known: nldev_records.Device |
         return None
     record = infiniband.device(fs, name)
     ports = tuple(port for port in (_port(fs, record, owner) for owner in owners) if _of_mode(settings.mode, port))
+    problems += record.problems
+    record = record._replace(problems=())  # the device is the same, however often a file of it is found unreadable
     same = known is not None and record.node_guid in (None, known.node_guid)  # else *fs* is not of the running kernel
     return Device(name, record, ports, known.number if known and same else None) if ports else None
 

@@ -63,6 +63,7 @@ class Links:
         self._slow: dict[Owner, _Slow] = {}
         self._changes: dict[Owner, list[int]] = {port.owner: [0, 0] for port in self._ports}  # to up, to down
         self._tables = Tables()
+        self._lasting = Tables(lasting=True)
         self._information = Tables()
         self._carriers = [(port.owner, name) for port in self._ports for name in port.netdevs[:1]]
         self._carrier_files = CounterFiles(
@@ -72,7 +73,10 @@ class Links:
         self.problems: list[Unavailable] = []
 
     def keep(self, before: Links) -> None:
-        """Go on counting the changes that *before* has counted."""
+        """Go on counting the changes that *before* has counted, in the same series."""
+        self._tables.keep(before._tables, self._changes)
+        self._lasting.keep(before._lasting, self._changes)
+        self._information.keep(before._information, self._changes)
         for owner, counts in before._changes.items():
             if owner in self._changes:
                 self._changes[owner] = counts
@@ -92,7 +96,9 @@ class Links:
         if changed or carriers != self._carrier_values:
             self._seen, self._carrier_values = seen, carriers
             self._tables.fill(self._points())
+            self._lasting.fill(self._carrier_points())
         yield from self._tables.columns()
+        yield from self._lasting.columns()
         yield from self._information.columns()
 
     def _look_at_files(self) -> dict[Owner, _Link]:
@@ -164,6 +170,8 @@ class Links:
             yield from _slow_points(owner, self._slow.get(owner, _Slow(None, None, None)))
             for event, count in zip(("port_up", "port_down"), self._changes[owner], strict=True):
                 yield Point(rows.LINK_EVENTS, owner, (("rdma.link.event", event),), count)
+
+    def _carrier_points(self) -> Iterator[Point]:
         for place, value in enumerate(self._carrier_values):
             if value is not None:
                 owner, _ = self._carriers[place // 2]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 
 from otel_hostmetrics.catalogue.model import Metric
 from otel_hostmetrics.errors import Unavailable
@@ -14,7 +14,7 @@ from otel_hostmetrics.model import Column
 from otel_hostmetrics.settings import Rdma
 from otel_hostmetrics.sources.rdma.congestion import Congestion, netdevs
 from otel_hostmetrics.sources.rdma.connections import Connections
-from otel_hostmetrics.sources.rdma.devices import Device
+from otel_hostmetrics.sources.rdma.devices import Device, Owner, ports
 from otel_hostmetrics.sources.rdma.fabric import Fabric
 from otel_hostmetrics.sources.rdma.facts import Facts, device_info, optional_counters
 from otel_hostmetrics.sources.rdma.link import Links
@@ -43,6 +43,25 @@ class Parts:
         self._optional: list[Point] | None = None
         self._looked: dict[str, object] = {}
         self.stale = False  # optional counters were turned on or off: where counters are read has to be chosen again
+
+    def take_over(self, before: Parts, anew: Container[str]) -> None:
+        """Go on where *before*, which is closed then, has come to. Devices whose names are in *anew* began anew.
+
+        What the parts are bound to decides: one that is bound to the same as before is the same object still. Counters of
+        a network interface may outlive the RDMA device; where they do not they fall.
+        """
+        present = {owner for device in self.devices for owner in _owners(device)}
+        self.links.keep(before.links)
+        self._congestion.keep(before._congestion, present)
+        self._connections.keep(before._connections, {owner for owner in present if owner.device not in anew})
+        self._information.keep(before._information, present)
+        self._looked = before._looked
+        if _fabric(self.devices) == _fabric(before.devices):
+            self._fabric, before._fabric = before._fabric, None
+        if netdevs(self.devices) == netdevs(before.devices):
+            self._modules, before._modules = before._modules, None
+        if self._nldev is before._nldev and _numbers(self.devices) == _numbers(before.devices):
+            self._resources = before._resources
 
     def columns(self) -> Iterator[tuple[Metric, Column]]:
         """Read what is due."""
@@ -95,3 +114,20 @@ class Parts:
         for part in (self._modules, self._fabric):
             if part:
                 part.close()
+
+
+def _owners(device: Device) -> Iterator[Owner]:
+    yield device.owner
+    for port in device.ports:
+        yield port.owner
+
+
+def _numbers(devices: Sequence[Device]) -> list[object]:
+    """What resources are asked by."""
+    return [(device.number, *_owners(device)) for device in devices]
+
+
+def _fabric(devices: Sequence[Device]) -> list[object]:
+    """What the fabric's tools are given."""
+    functions = [(device.record.pci and device.record.pci.address, device.record.node_guid) for device in devices]
+    return [*functions, *(port.owner for _, port in ports(devices) if port.protocol == "infiniband")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 
 from otel_hostmetrics.catalogue import rdma as rows
 from otel_hostmetrics.catalogue.model import Metric
@@ -12,7 +13,7 @@ from otel_hostmetrics.kernel.hostfs import HostFS
 from otel_hostmetrics.model import Column, Reading
 from otel_hostmetrics.settings import Settings
 from otel_hostmetrics.sources.rdma.counters import Counters
-from otel_hostmetrics.sources.rdma.devices import discover
+from otel_hostmetrics.sources.rdma.devices import added_again, discover
 from otel_hostmetrics.sources.rdma.groups import groups
 from otel_hostmetrics.sources.rdma.parts import Parts
 from otel_hostmetrics.sources.rdma.rescan import Rescan
@@ -50,6 +51,8 @@ class Present:
             reading.problems += (*self._problems, *self._counters.problems(), *self._parts.problems())
         except Unavailable as error:
             self._unbind()
+            if error.reason is Reason.ABSENT:
+                self._counters.forget_all()
             reading.problems.append(Unavailable(Reason.GONE, error.what, error.detail))
         reading.columns[rows.UP] = Column(self._up, (int(bool(counted)),))
         reading.columns[rows.SCRAPE_DURATION] = Column(self._duration, (time.monotonic() - began,))
@@ -61,27 +64,28 @@ class Present:
             self._bind()
         counted = self._counters.columns()
         if gone := self._counters.gone():  # ENODEV: devices were removed, and maybe added again
-            self._counters.forget(gone)
-            self._bind(anew=True)
+            self._bind(gone)
             counted = self._counters.columns()
         return counted
 
-    def _bind(self, anew: bool = False) -> None:
-        """Look for devices; where they are not those we know, or with *anew*, bind everything. Raises Unavailable(ABSENT)."""
+    def _bind(self, gone: Collection[str] = ()) -> None:
+        """Look for devices; where they are not those we know, or some are *gone*, bind everything. Raises Unavailable(ABSENT)."""
         nldev, known = self._rescan.netlink()
         found = discover(self._fs, self._settings, known)
         self._rescan.done()
         self._problems = list(found.problems)
         before = self._parts
-        if before and before.devices == found.devices and not before.stale and not anew:
+        if before and before.devices == found.devices and not before.stale and not gone:
             return
+        anew = {*gone, *added_again(before.devices, found.devices)} if before else set()
+        self._counters.forget(anew)
         self._counters.close()
         budget = Budget(self._settings.descriptors)
         tell = self._problems.append
         self._counters.bind([group for device in found.devices for group in groups(self._fs, self._settings, device, nldev, budget, tell)])
         self._parts = Parts(self._fs, self._settings, found.devices, nldev, budget)
         if before:
-            self._parts.links.keep(before.links)
+            self._parts.take_over(before, anew)
             before.close()
 
     def _unbind(self) -> None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from itertools import chain
 from typing import NamedTuple, TypeAlias
 
 from otel_hostmetrics.catalogue.model import AttributeValue, Kind, Metric, Number, Series
 from otel_hostmetrics.model import Column
+from otel_hostmetrics.sources.rdma.began import booted_ns
 from otel_hostmetrics.sources.rdma.devices import Owner
 
 _Key: TypeAlias = tuple[Owner, tuple[tuple[str, AttributeValue], ...]]
@@ -26,24 +27,37 @@ class Point(NamedTuple):
 class Table:
     """The points of one metric. A counter that goes down has begun anew."""
 
-    def __init__(self, metric: Metric) -> None:
+    def __init__(self, metric: Metric, lasting: bool) -> None:
         self._metric = metric
-        self._series: dict[_Key, Series] = {}
+        self._lasting = lasting
+        self._shown: list[_Key] = []  # those of the column, in its order
+        self._series: dict[_Key, Series] = {}  # also of what is not shown, where it lasts
         self._values: dict[_Key, Number] = {}
         self.column = Column((), ())
 
-    def fill(self, values: dict[_Key, Number], since_ns: int) -> None:
-        """Take over what was found; *since_ns* is the time of the reading before."""
-        now = time.time_ns()
-        known = {key: self._series[key] for key in values if key in self._series}
-        same = len(known) == len(values) == len(self._series) and list(known) == list(self._series)
-        if not same:
-            known = {key: self._series.get(key) or key[0].series(self._metric, dict(key[1]), now) for key in values}
-        for key in self._fallen(values):
-            known[key] = Series(self._metric, known[key].attributes, since_ns)
-            same = False
-        self._series, self._values = known, values
-        self.column = Column(self.column.series if same else tuple(known.values()), tuple(values.values()))
+    def fill(self, values: dict[_Key, Number], since_ns: int, begin_ns: int) -> None:
+        """Take over what was found. *since_ns* is the time of the reading before, *begin_ns* when what is new began."""
+        fallen = self._fallen(values)
+        shown = list(values)
+        same = not fallen and shown == self._shown
+        for key in shown if not same else ():
+            if key not in self._series:
+                self._series[key] = key[0].series(self._metric, dict(key[1]), begin_ns)
+        for key in fallen:
+            self._series[key] = Series(self._metric, self._series[key].attributes, since_ns)
+        if not same and not self._lasting:
+            self._series = {key: self._series[key] for key in shown}
+        self._shown = shown
+        self._values = {**self._values, **values} if self._lasting else values
+        self.column = Column(self.column.series if same else tuple(self._series[key] for key in shown), tuple(values.values()))
+
+    def forget(self, present: Container[Owner]) -> None:
+        """All but these owners are gone."""
+        self._series = {key: series for key, series in self._series.items() if key[0] in present}
+        self._values = {key: value for key, value in self._values.items() if key[0] in present}
+        if any(key[0] not in present for key in self._shown):
+            self._shown = []
+            self.column = Column((), ())
 
     def _fallen(self, values: dict[_Key, Number]) -> list[_Key]:
         if self._metric.kind is not Kind.COUNTER:
@@ -52,21 +66,33 @@ class Table:
 
 
 class Tables:
-    """The points of several metrics; of two for the same series the first is taken."""
+    """The points of several metrics; of two for the same series the first is taken.
 
-    def __init__(self) -> None:
+    *lasting*: the kernel keeps these counters as long as their owner is there. Those of the first reading began with the
+    kernel, those found later after the reading before; one that cannot be read for a while goes on where it was.
+    """
+
+    def __init__(self, lasting: bool = False) -> None:
+        self._lasting = lasting
         self._tables: dict[Metric, Table] = {}
-        self._filled_ns = time.time_ns()
+        self._filled_ns = 0  # when it was filled last
+
+    def keep(self, before: Tables, present: Container[Owner]) -> None:
+        """Go on where *before*, which ends, has come to with those of its owners that are *present* still."""
+        self._tables, self._filled_ns = before._tables, before._filled_ns
+        for table in self._tables.values():
+            table.forget(present)
 
     def fill(self, points: Iterable[Point]) -> None:
         """What was found now; a metric without a point has none any more."""
         found: dict[Metric, dict[_Key, Number]] = {metric: {} for metric in self._tables}
         for metric, owner, attributes, value in points:
             found.setdefault(metric, {}).setdefault((owner, attributes), value)
+        begin_ns = (self._filled_ns or booted_ns()) if self._lasting else time.time_ns()
         for metric, values in found.items():
             if metric not in self._tables:
-                self._tables[metric] = Table(metric)
-            self._tables[metric].fill(values, self._filled_ns)
+                self._tables[metric] = Table(metric, self._lasting)
+            self._tables[metric].fill(values, self._filled_ns, begin_ns)
         self._filled_ns = time.time_ns()
 
     def columns(self) -> Iterator[tuple[Metric, Column]]:
