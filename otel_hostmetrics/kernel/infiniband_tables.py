@@ -5,10 +5,12 @@ Documentation/ABI/stable/sysfs-class-infiniband. A table is a directory of numbe
 
 from __future__ import annotations
 
+import os
 import re
 from typing import Final, NamedTuple
 
 from otel_hostmetrics.errors import Reason, Unavailable
+from otel_hostmetrics.kernel import netdev
 from otel_hostmetrics.kernel.hostfs import HostFS
 from otel_hostmetrics.kernel.infiniband import listed, port_path
 
@@ -44,13 +46,36 @@ def pkeys(fs: HostFS, device: str, port: int, limit: int = _ENTRIES) -> list[int
 def netdevs(fs: HostFS, device: str, port: int) -> list[str]:
     """The network interfaces of a port: those of its GIDs (RoCE), else those of the device at this port (IPoIB).
 
+    A GID tells a name whichever network namespace its interface is in (print_ndev() in drivers/infiniband/core/sysfs.c). One
+    that is the interface of another device in the namespace of this sysfs is left out; one that is not there may be elsewhere.
     device/net/X/dev_port counts from 0 (Documentation/ABI/testing/sysfs-class-net).
     """
     of_gids = dict.fromkeys(gid.netdev for gid in gids(fs, device, port, _UNUSED) if gid.netdev)
     if of_gids:
-        return list(of_gids)
+        return [name for name in of_gids if members(fs, device, port, name)]
     directory = fs.sys("class/infiniband", device, "device/net")
     return [name for name in listed(fs, directory) if _attribute(fs, f"{directory}/{name}/dev_port") == str(port - 1)]
+
+
+def members(fs: HostFS, device: str, port: int, name: str) -> list[str]:
+    """The interfaces of a device's own that *name* stands for: itself; of a bond those of the device's functions (RoCE LAG).
+
+    *name* where sysfs cannot tell, empty where it is another device's.
+    """
+    path = fs.sys("class/infiniband", device, "device")
+    if not os.path.exists(path) or not netdev.exists(fs, name):  # soft-RoCE; another namespace
+        return [name]
+    own = os.path.realpath(path)
+    found = {each: behind for each in netdev.physical(fs, name) if (behind := netdev.device(fs, each))}
+    if own not in found.values() and port == 1:
+        return []
+    return [each for each, behind in found.items() if behind == own or _joined(own, behind)]
+
+
+def _joined(own: str, other: str) -> bool:
+    """Whether *other* is another function of the same card, and has no RDMA device of its own: it is a port of *own*."""
+    slot, _, number = own.rpartition(".")
+    return number.isdecimal() and other.rpartition(".")[0] == slot and not os.path.exists(f"{other}/infiniband")
 
 
 def _attribute(fs: HostFS, path: str) -> str | None:

@@ -10,6 +10,8 @@ import os
 from otel_hostmetrics.errors import Reason, Unavailable
 from otel_hostmetrics.kernel.hostfs import HostFS
 
+_DEPTH = 8  # interfaces above each other; the kernel's limit (MAX_NEST_DEV)
+
 
 def interfaces(fs: HostFS) -> dict[int, str]:
     """Index -> name. Empty where sysfs has no network; an interface that vanishes meanwhile is left out."""
@@ -36,6 +38,28 @@ def namespace(fs: HostFS) -> int:
         return os.stat("/proc/self/ns/net" if ours else fs.proc("1", "ns", "net")).st_ino
     except OSError:
         return 0
+
+
+def exists(fs: HostFS, name: str) -> bool:
+    """Whether the namespace of this sysfs has it."""
+    return os.path.exists(fs.sys("class/net", name))
+
+
+def device(fs: HostFS, name: str) -> str | None:
+    """Directory of the device it belongs to, without links; None for a virtual interface, and for one that is not there."""
+    path = fs.sys("class/net", name, "device")
+    return os.path.realpath(path) if os.path.exists(path) else None
+
+
+def physical(fs: HostFS, name: str, depth: int = _DEPTH) -> list[str]:
+    """The interfaces with a device that it is made of: of a bond its slaves, of a VLAN the one below it; else itself."""
+    if device(fs, name) or not depth:
+        return [name]
+    try:
+        below = [each.removeprefix("lower_") for each in fs.names(fs.sys("class/net", name)) if each.startswith("lower_")]
+    except Unavailable:
+        return []
+    return [found for each in below for found in physical(fs, each, depth - 1)]
 
 
 def mtu(fs: HostFS, name: str) -> int:

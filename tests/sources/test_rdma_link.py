@@ -86,6 +86,7 @@ def test_carrier_changes_of_the_interface_are_link_events(tmp_path: Path) -> Non
     generate(tmp_path, 1)
     interface = tmp_path / "sys/class/net/ens0f0np0"
     interface.mkdir(parents=True)
+    (interface / "device").symlink_to(tmp_path / "sys/class/infiniband/mlx5_0/device")
     (interface / "carrier_up_count").write_text("3\n")
     (interface / "carrier_down_count").write_text("2\n")
     with opened(tmp_path) as source:

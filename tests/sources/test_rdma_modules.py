@@ -13,8 +13,8 @@ from otel_hostmetrics.errors import Reason, Unavailable
 from otel_hostmetrics.kernel.module_access import Cages
 from otel_hostmetrics.kernel.module_eeprom import A0, Eeprom
 from otel_hostmetrics.model import Reading
-from otel_hostmetrics.sources.rdma.congestion import Netdev
 from otel_hostmetrics.sources.rdma.devices import Owner
+from otel_hostmetrics.sources.rdma.interfaces import Netdev
 from otel_hostmetrics.sources.rdma.modules import Modules
 from tests.hosts.recorded import unpack
 from tests.kernel.links import Links

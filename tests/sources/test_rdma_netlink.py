@@ -27,6 +27,7 @@ from otel_hostmetrics.sources.rdma.counters import Counters
 from otel_hostmetrics.sources.rdma.devices import Device, Owner, Port, discover
 from otel_hostmetrics.sources.rdma.facts import Facts, optional_counters
 from otel_hostmetrics.sources.rdma.groups import groups
+from otel_hostmetrics.sources.rdma.interfaces import Netdev
 from otel_hostmetrics.sources.rdma.link import Links
 from otel_hostmetrics.sources.rdma.resources import Resources
 from tests.hosts.gentree import generate
@@ -396,14 +397,12 @@ def test_ethtool_statistics_are_typed(name: str, metric: str, labels: dict[str, 
     known.metric.series({**labels, **dict.fromkeys(set(known.metric.attributes) - labels.keys(), "x")})
 
 
-def test_statistics_of_a_running_interface(tmp_path: Path) -> None:
+def test_statistics_of_a_running_interface() -> None:
     """A pair of veth stands for the interface of a RoCE port; its statistics are not typed, so they keep their names."""
-    _, device = rxe1(tmp_path)
     with Interfaces() as interfaces:
         interfaces.veth("rdmatest0", "rdmatest1")
-        here = device._replace(ports=(Port(Owner("rxe1", 1), "Ethernet", "roce", ("rdmatest0",)),))
-        gone = device._replace(ports=(Port(Owner("rxe1", 1), "Ethernet", "roce", ("rdmatest9",)),))
-        congestion = Congestion(Chosen(ethtool_stats=("peer_*", "rx_queue_0_*")), [here, gone])
+        netdevs = [Netdev(Owner("rxe1", 1), name) for name in ("rdmatest0", "rdmatest9")]
+        congestion = Congestion(Chosen(ethtool_stats=("peer_*", "rx_queue_0_*")), netdevs)
         try:
             first, second = Reading(dict(congestion.columns())), Reading(dict(congestion.columns()))
             found = values(first, "rdma.netdev.stat")
@@ -419,18 +418,10 @@ def test_facts_of_a_running_interface(tmp_path: Path) -> None:
     with Interfaces() as interfaces:
         interfaces.veth("rdmatest0", "rdmatest1")
         here = device._replace(ports=(Port(Owner("rxe1", 1), "Ethernet", "roce", ("rdmatest0",)),))
-        facts = Facts(fs, [here], Nldev(recorded())).look()
+        facts = Facts(fs, [here], Nldev(recorded()), {"rdmatest0"}).look()
     port_ = facts["devices"]["rxe1"]["ports"]["1"]  # type: ignore[index]
     assert port_["interfaces"]["rdmatest0"]["driver"]["name"] == "veth"
     assert "tx-checksum-ip-generic" in port_["interfaces"]["rdmatest0"]["offloads"]
     assert port_["queue_pair_counters"] == "auto type,pid"
     assert facts["system"]["shared"] == 1  # type: ignore[index]
     json.dumps(facts)
-
-
-def test_devices_of_a_recording_have_no_interfaces_to_ask(tmp_path: Path) -> None:
-    _, device = rxe1(tmp_path)
-    congestion = Congestion(Chosen(), [device._replace(number=None, ports=(Port(Owner("rxe1", 1), "Ethernet", "roce", ("lo",)),))])
-    assert list(congestion.columns()) == []
-    assert congestion.problems == []
-    congestion.close()

@@ -27,6 +27,7 @@ def host(root: Path) -> Path:
     (directory / "cm_tx_msgs/req").write_text("5000000\n")
     interface = root / "sys/class/net/ens0f0np0"
     interface.mkdir(parents=True)
+    (interface / "device").symlink_to(root / "sys/class/infiniband/mlx5_0/device")
     for way in ("up", "down"):
         (interface / f"carrier_{way}_count").write_text("1000\n")
     return directory

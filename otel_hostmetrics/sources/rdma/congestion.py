@@ -1,7 +1,4 @@
-"""Flow control and congestion as the network interfaces of RoCE ports know them: ethtool statistics and DCB.
-
-Only for devices of the running kernel: an interface in a recorded tree may have a namesake here.
-"""
+"""Flow control and congestion as the network interfaces of RoCE ports know them: ethtool statistics and DCB."""
 
 from __future__ import annotations
 
@@ -9,7 +6,6 @@ import re
 import time
 from collections.abc import Container, Iterator, Sequence
 from fnmatch import translate
-from typing import NamedTuple
 
 from otel_hostmetrics.catalogue import rdma as rows
 from otel_hostmetrics.catalogue import rdma_ethtool
@@ -22,22 +18,11 @@ from otel_hostmetrics.kernel.netlink import Socket
 from otel_hostmetrics.model import Column
 from otel_hostmetrics.settings import Rdma
 from otel_hostmetrics.sources.rdma.backoff import Backoff
-from otel_hostmetrics.sources.rdma.devices import Device, Owner, ports
+from otel_hostmetrics.sources.rdma.devices import Owner
+from otel_hostmetrics.sources.rdma.interfaces import Netdev
 from otel_hostmetrics.sources.rdma.table import Point, Tables
 
 _NEVER = (Reason.UNSUPPORTED, Reason.ABSENT)  # virtual interfaces have no statistics, most drivers no DCB: not a problem
-
-
-class Netdev(NamedTuple):
-    """The interface of a port, in our network namespace."""
-
-    owner: Owner
-    name: str
-
-
-def netdevs(devices: Sequence[Device]) -> list[Netdev]:
-    """Of every port of the running kernel that has one."""
-    return [Netdev(port.owner, port.netdevs[0]) for device, port in ports(devices) if device.number is not None and port.netdevs]
 
 
 class _Statistics:
@@ -73,9 +58,8 @@ def _attributes(known: Counter, interface: str) -> tuple[tuple[str, AttributeVal
 class Congestion:
     """ethtool statistics in each cycle (3 us for an interface with 20, milliseconds for mlx5), DCB every slow_interval."""
 
-    def __init__(self, settings: Rdma, devices: Sequence[Device]) -> None:
+    def __init__(self, settings: Rdma, found: Sequence[Netdev]) -> None:
         self._settings = settings
-        found = netdevs(devices)
         self._ethtool = Ethtool() if settings.ethtool and found else None
         self._statistics = [_Statistics(netdev) for netdev in found]
         self._allow = re.compile("|".join(map(translate, settings.ethtool_stats)) or r"(?!)")

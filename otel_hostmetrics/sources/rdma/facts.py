@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
 from otel_hostmetrics.catalogue import rdma as rows
@@ -54,10 +54,12 @@ def optional_counters(devices: Sequence[Device], nldev: Nldev) -> Iterator[Point
 class Facts:
     """JSON-able, without what is not known. Costs hundreds of small files and some queries of each port: not for every cycle."""
 
-    def __init__(self, fs: HostFS, devices: Sequence[Device], nldev: Nldev | None) -> None:
+    def __init__(self, fs: HostFS, devices: Sequence[Device], nldev: Nldev | None, reached: Collection[str]) -> None:
+        """*reached* are the names of interfaces in our network namespace: only those are asked."""
         self._fs = fs
         self._devices = devices
         self._nldev = nldev
+        self._reached = reached
         self._dcqcn: dict[str, dict[str, int] | None] = {}  # asked for once: older firmware has errors logged for each reading
 
     def look(self) -> dict[str, object]:
@@ -106,7 +108,7 @@ class Facts:
             "capabilities": f"{record.capabilities:#010x}" if record.capabilities is not None else None,
             "gids": [_fields(gid) for gid in infiniband_tables.gids(self._fs, *port.owner)],
             "pkeys": [f"{pkey:#06x}" for pkey in infiniband_tables.pkeys(self._fs, *port.owner)],
-            "interfaces": {name: _interface(self._fs, name, device.number is not None, interfaces) for name in port.netdevs},
+            "interfaces": {name: _interface(self._fs, name, name in self._reached, interfaces) for name in port.netdevs},
             "queue_pair_counters": _mode(mode.mode, mode.mask or 0) if mode else None,
         })  # fmt: skip
 

@@ -14,7 +14,7 @@ from otel_hostmetrics.errors import Reason, Unavailable
 from otel_hostmetrics.kernel.module_access import Cages
 from otel_hostmetrics.kernel.module_eeprom import Module, module
 from otel_hostmetrics.model import Column
-from otel_hostmetrics.sources.rdma.congestion import Netdev
+from otel_hostmetrics.sources.rdma.interfaces import Netdev
 from otel_hostmetrics.sources.rdma.table import Point, Tables
 
 _NEVER = (Reason.UNSUPPORTED, Reason.ABSENT)  # virtual interfaces, ports without a cage, empty cages: not a problem

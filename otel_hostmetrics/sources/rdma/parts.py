@@ -12,11 +12,12 @@ from otel_hostmetrics.kernel.hostfs import HostFS
 from otel_hostmetrics.kernel.nldev import Nldev
 from otel_hostmetrics.model import Column
 from otel_hostmetrics.settings import Rdma
-from otel_hostmetrics.sources.rdma.congestion import Congestion, netdevs
+from otel_hostmetrics.sources.rdma.congestion import Congestion
 from otel_hostmetrics.sources.rdma.connections import Connections
 from otel_hostmetrics.sources.rdma.devices import Device, Owner, ports
 from otel_hostmetrics.sources.rdma.fabric import Fabric
 from otel_hostmetrics.sources.rdma.facts import Facts, device_info, optional_counters
+from otel_hostmetrics.sources.rdma.interfaces import Netdev
 from otel_hostmetrics.sources.rdma.link import Links
 from otel_hostmetrics.sources.rdma.modules import Modules
 from otel_hostmetrics.sources.rdma.resources import Resources
@@ -24,19 +25,22 @@ from otel_hostmetrics.sources.rdma.table import Point, Tables
 
 
 class Parts:
-    """Bound to *devices*; other devices need other parts."""
+    """Bound to *devices*, and to those of their interfaces that can be asked; others need other parts."""
 
-    def __init__(self, fs: HostFS, settings: Rdma, devices: Sequence[Device], nldev: Nldev | None, budget: Budget) -> None:
+    def __init__(
+        self, fs: HostFS, settings: Rdma, devices: Sequence[Device], netdevs: Sequence[Netdev], nldev: Nldev | None, budget: Budget
+    ) -> None:
         self.devices = devices
+        self.netdevs = netdevs
         self._settings = settings
         self._nldev = nldev
         self.links = Links(fs, devices, nldev, settings.slow_interval, budget)
-        self._congestion = Congestion(settings, devices)
+        self._congestion = Congestion(settings, netdevs)
         self._connections = Connections(fs, devices, settings.slow_interval)
-        self._modules = Modules(netdevs(devices), settings.modules_interval) if settings.modules else None
+        self._modules = Modules(netdevs, settings.modules_interval) if settings.modules else None
         live = nldev is not None and any(device.number is not None for device in devices)
         self._resources = Resources(fs, settings, devices, nldev) if nldev and live and settings.resources else None
-        self._facts = Facts(fs, devices, nldev) if settings.facts else None
+        self._facts = Facts(fs, devices, nldev, {netdev.name for netdev in netdevs}) if settings.facts else None
         self._fabric = Fabric(settings, devices) if settings.fabric else None
         self._next_slow = self._next_facts = float("-inf")
         self._information = Tables()
@@ -58,7 +62,7 @@ class Parts:
         self._looked = before._looked
         if _fabric(self.devices) == _fabric(before.devices):
             self._fabric, before._fabric = before._fabric, None
-        if netdevs(self.devices) == netdevs(before.devices):
+        if self.netdevs == before.netdevs:
             self._modules, before._modules = before._modules, None
         if self._nldev is before._nldev and _numbers(self.devices) == _numbers(before.devices):
             self._resources = before._resources

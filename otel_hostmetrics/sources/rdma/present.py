@@ -15,6 +15,7 @@ from otel_hostmetrics.settings import Settings
 from otel_hostmetrics.sources.rdma.counters import Counters
 from otel_hostmetrics.sources.rdma.devices import added_again, discover
 from otel_hostmetrics.sources.rdma.groups import groups
+from otel_hostmetrics.sources.rdma.interfaces import interfaces
 from otel_hostmetrics.sources.rdma.parts import Parts
 from otel_hostmetrics.sources.rdma.rescan import Rescan
 from otel_hostmetrics.sources.rdma.table import Merge
@@ -26,6 +27,7 @@ class Present:
     def __init__(self, fs: HostFS, settings: Settings) -> None:
         self._fs = fs
         self._settings = settings.rdma
+        self._asks_interfaces = settings.rdma.ethtool or settings.rdma.dcb or settings.rdma.modules
         self._rescan = Rescan(fs, settings.rdma)
         self._counters = Counters()
         self._parts: Parts | None = None
@@ -73,9 +75,11 @@ class Present:
         nldev, known = self._rescan.netlink()
         found = discover(self._fs, self._settings, known)
         self._rescan.done()
-        self._problems = list(found.problems)
+        beside = interfaces(self._fs, found.devices, nldev)
+        self._problems = [*found.problems, *(beside.problems if self._asks_interfaces else ())]
         before = self._parts
-        if before and before.devices == found.devices and not before.stale and not gone:
+        same = before and (before.devices, before.netdevs) == (found.devices, beside.netdevs)
+        if before and same and not before.stale and not gone:
             return
         anew = {*gone, *added_again(before.devices, found.devices)} if before else set()
         self._counters.forget(anew)
@@ -83,7 +87,7 @@ class Present:
         budget = Budget(self._settings.descriptors)
         tell = self._problems.append
         self._counters.bind([group for device in found.devices for group in groups(self._fs, self._settings, device, nldev, budget, tell)])
-        self._parts = Parts(self._fs, self._settings, found.devices, nldev, budget)
+        self._parts = Parts(self._fs, self._settings, found.devices, beside.netdevs, nldev, budget)
         if before:
             self._parts.take_over(before, anew)
             before.close()
