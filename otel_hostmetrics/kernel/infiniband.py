@@ -13,6 +13,7 @@ the driver's first one does, rx_write_requests: read before the others, 28 files
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from typing import Final, NamedTuple, TypeVar
@@ -102,6 +103,16 @@ def device(fs: HostFS, name: str) -> Device:
 def ports(fs: HostFS, device: str) -> list[int]:
     """ports/: numbered from 1, on a switch from 0. Raises Unavailable."""
     return sorted(int(name) for name in fs.names(fs.sys("class/infiniband", device, "ports")) if name.isdecimal() and len(name) < 10)
+
+
+def ports_show_the_function(fs: HostFS, device: Device) -> bool:
+    """Whether counters/ of every port of *device* is that of the same physical function.
+
+    So it is with mlx5 in switchdev mode, whose other ports are representors (process_pma_cmd() in
+    drivers/infiniband/hw/mlx5/mad.c, since 6.0). In that mode only has the device itself hw_counters (since 5.14).
+    """
+    driver = device.pci.driver if device.pci else None
+    return driver == "mlx5_core" and os.path.exists(fs.sys("class/infiniband", device.name, "hw_counters"))
 
 
 def port(fs: HostFS, device: str, number: int) -> Port:

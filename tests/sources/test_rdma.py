@@ -148,6 +148,26 @@ def test_two_ports_with_the_same_counters_are_told_apart(tmp_path: Path) -> None
     assert values(reading, "hw.network.io")["mlx5_0/2", "network", "transmit", "mlx5_0", 2] == 8
 
 
+@pytest.mark.parametrize(
+    ("driver", "of_device", "expected"), [("mlx5_core", True, {1}), ("mlx5_core", False, {1, 2, 3}), ("mlx4_core", True, {1, 2, 3})]
+)
+def test_the_function_of_representors_is_counted_once(driver: str, of_device: bool, expected: set[int], tmp_path: Path) -> None:
+    """mlx5 in switchdev mode: counters/ of every port is that of the physical function. Its hw_counters are each port's own."""
+    generate(tmp_path, 1, ports=3)
+    device = port(tmp_path, "mlx5_0").parent.parent
+    (device / "device/driver").symlink_to(tmp_path / driver)
+    if of_device:
+        (device / "hw_counters").mkdir()
+        (device / "hw_counters/rx_write_requests").write_text("5\n")
+    for number in (1, 2, 3):
+        (port(tmp_path, "mlx5_0", number) / "hw_counters/vport_rx_write_requests").write_text(f"{number}\n")
+    with opened(tmp_path) as source:
+        reading = source.read()
+    assert {key[-1] for key in values(reading, "hw.network.io")} == expected
+    assert {number for _, number, stat in stats(reading) if stat in COUNTERS} == {str(number) for number in expected}
+    assert [stats(reading)["mlx5_0", str(number), "vport_rx_write_requests"] for number in (1, 2, 3)] == [1, 2, 3]
+
+
 def test_a_driver_with_the_same_traffic_in_both_directories_is_counted_once(tmp_path: Path) -> None:
     """bnxt_re has port_xmit_data and tx_bytes: hw.network.io is the first, the other keeps its own name."""
     generate(tmp_path, 1)

@@ -176,9 +176,11 @@ def groups(
 ) -> list[Group]:
     """All counters of a device: of its ports, and of itself (EFA, hfi1, mlx4, mlx5 in switchdev mode)."""
     found: list[Group] = []
-    for port in device.ports:
+    once = infiniband.ports_show_the_function(fs, device.record)
+    for place, port in enumerate(device.ports):
         path = infiniband.port_path(fs, *port.owner)
-        found += _files(fs, settings, Where(port.owner, "counters"), path, budget, problem)
+        if not (once and place):
+            found += _files(fs, settings, Where(port.owner, "counters"), path, budget, problem)
         found += _hardware(fs, settings, device, Where(port.owner, "hw_counters"), path, nldev, budget, problem)
     found += _files(fs, settings, Where(device.owner, "hw_counters"), fs.sys("class/infiniband", device.name), budget, problem)
     return found
