@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from otel_hostmetrics.catalogue.model import Kind, Metric, Number, Series
 from otel_hostmetrics.model import Distribution, Family
 
+_TOGETHER_NS = 10_000_000_000  # before the encoder is made, the agent has begun to count
 _ABSENT_LIMIT = 10_000  # series remembered while they are away; the one away longest is forgotten first
 
 
@@ -23,8 +24,9 @@ class Increments(NamedTuple):
 class Deltas:
     """Remembers what was exported of every series.
 
-    A series' first gain is its whole value since its start. A counter that went down began anew: its gain is its
-    value. A series that could not be read for a while (a tuple without it, a cycle without its source) continues
+    The first gain of a series that began with us is its whole value. One that began before, as a counter of the kernel's
+    does, or whose beginning is not known, has none: what it counted until then may have been exported by an agent before
+    us. A counter that went down began anew: its gain is its value. A series that could not be read for a while (a tuple without it, a cycle without its source) continues
     where it was, so nothing is counted twice.
     """
 
@@ -47,12 +49,16 @@ class Deltas:
 
     def _open(self, metric: Metric, series: tuple[Series, ...]) -> _Stream:
         stream: type[_Stream] = _Histograms if metric.kind is Kind.HISTOGRAM else _Numbers
-        last = [self._absent.pop(one, (stream.zero, one.start_ns or self._start_ns)) for one in series]
+        last = [self._absent.pop(one, None) or self._first(one, stream.zero) for one in series]
         return stream(series, [value for value, _ in last], [time_ns for _, time_ns in last])
+
+    def _first(self, series: Series, zero: Any) -> tuple[Any, int]:
+        ours = series.start_ns >= self._start_ns - _TOGETHER_NS or series.metric.kind is Kind.HISTOGRAM
+        return (zero if ours else None), series.start_ns or self._start_ns
 
 
 class _Stream:
-    """The values of one column that were exported last, and when."""
+    """The values of one column that were exported last, and when. None: of none is known."""
 
     zero: Any = 0
     nothing: Any = math.nan
@@ -71,8 +77,10 @@ class _Stream:
         starts = self._times.copy()
         gains = [self.nothing] * len(values)
         for index, (new, old) in enumerate(zip(values, self._values, strict=True)):
-            gain = self.gain(new, old)
-            if gain is not None:
+            gain = self.gain(new, self.zero if old is None else old)
+            if gain is not None and old is None:
+                self._values[index], self._times[index] = new, time_ns
+            elif gain is not None:
                 gains[index], self._values[index], self._times[index] = gain, new, time_ns
         return Increments(gains, starts)
 
@@ -83,7 +91,7 @@ class _Numbers(_Stream):
         try:
             gains = list(map(sub, values, self._values))
             plain = math.isfinite(sum(gains)) and min(gains, default=0) >= 0
-        except OverflowError:  # an integer beyond the range of a double
+        except (OverflowError, TypeError):  # an integer beyond the range of a double; no value before
             plain = False
         if not plain:
             return super().advance(values, time_ns)

@@ -31,7 +31,9 @@ def _spans(requests: Any) -> list[tuple[int, int, int | float]]:
 )
 def test_temporality_by_kind_is_that_of_the_stock_exporter(temporality: str, expected: dict[str, int]) -> None:
     rows = [metric("c"), metric("u", Kind.UPDOWNCOUNTER), metric("h", Kind.HISTOGRAM, boundaries=(1.0,)), metric("g", Kind.GAUGE)]
-    columns = [(row, series(row, "a"), [Distribution((1, 0), 0.5, 0.5, 0.5) if row.kind is Kind.HISTOGRAM else 1]) for row in rows]
+    columns = [
+        (row, series(row, "a", start_ns=START), [Distribution((1, 0), 0.5, 0.5, 0.5) if row.kind is Kind.HISTOGRAM else 1]) for row in rows
+    ]
     whole = decode(encoder(temporality=temporality).encode(batch(*columns)))
     found = {row.name: getattr(row, row.WhichOneof("data")) for row in whole.resource_metrics[0].scope_metrics[0].metrics}
     assert {name: data.aggregation_temporality for name, data in found.items() if name != "g"} == expected
@@ -40,15 +42,28 @@ def test_temporality_by_kind_is_that_of_the_stock_exporter(temporality: str, exp
 
 def test_gains_follow_each_other_without_gap() -> None:
     row = metric()
-    bound = (*series(row, "a", start_ns=7), *series(row, "b"))
+    bound = (*series(row, "a", start_ns=START + 1), *series(row, "b", start_ns=START))
     made = encoder(temporality="delta")
-    assert _spans(made.encode(batch((row, bound, [10, 100]), time_ns=START + 1))) == [(7, START + 1, 10), (START, START + 1, 100)]
+    assert _spans(made.encode(batch((row, bound, [10, 100]), time_ns=START + 1))) == [(START + 1, START + 1, 10), (START, START + 1, 100)]
     assert _spans(made.encode(batch((row, bound, [15, 100]), time_ns=START + 2))) == [(START + 1, START + 2, 5), (START + 1, START + 2, 0)]
+
+
+@pytest.mark.parametrize("start_ns", [7, 0], ids=["of the kernel", "not known"])
+def test_what_was_counted_before_us_is_nobodys_gain(start_ns: int) -> None:
+    """It may have been that of an agent before us; a gain of a lifetime would be a spike."""
+    row = metric()
+    bound = series(row, "a", "b", start_ns=start_ns)
+    made = encoder(temporality="delta")
+    assert _spans(made.encode(batch((row, bound, [10**15, 5]), time_ns=START + 1))) == []
+    assert _spans(made.encode(batch((row, bound, [10**15 + 3, 4]), time_ns=START + 2))) == [
+        (START + 1, START + 2, 3),
+        (START + 1, START + 2, 4),
+    ]
 
 
 def test_a_counter_that_went_down_began_anew() -> None:
     row = metric()
-    bound = series(row, "a", "b")
+    bound = series(row, "a", "b", start_ns=START)
     made = encoder(temporality="delta")
     assert [values(made.encode(batch((row, bound, cycle)))) for cycle in ([10, 10], [3, 11], [4, 12])] == [[10, 10], [3, 1], [1, 1]]
 
@@ -102,7 +117,7 @@ def test_histograms_give_what_was_recorded_since() -> None:
 )
 def test_each_gain_is_over_the_last_finite_value(cycles: list[list[Any]], integer: bool) -> None:
     row = metric(integer=integer)
-    bound = series(row, 0, 1, 2)
+    bound = series(row, 0, 1, 2, start_ns=START)
     made = encoder(temporality="delta")
     last: list[Any] = [0] * 3
     for cycle in cycles:
