@@ -26,8 +26,8 @@ class Deltas:
 
     The first gain of a series that began with us is its whole value. One that began before, as a counter of the kernel's
     does, or whose beginning is not known, has none: what it counted until then may have been exported by an agent before
-    us. A counter that went down began anew: its gain is its value. A series that could not be read for a while (a tuple without it, a cycle without its source) continues
-    where it was, so nothing is counted twice.
+    us. A counter that went down began anew: its gain is its value. A series that could not be read for a while (a tuple
+    without it, a cycle without its source) continues where it was, so nothing is counted twice.
     """
 
     def __init__(self, start_ns: int) -> None:
