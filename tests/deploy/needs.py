@@ -2,17 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
-import pytest
-
 from tests.deploy import images, podman
+from tests.system.processes import need
 
 
 def need_podman() -> None:
-    """Skip where no pod can be played, and say what is missing; in CI that is a failure."""
-    lacking = ", ".join(filter(None, (podman.missing(), images.missing())))
-    if lacking and os.environ.get("CI") == "true":
-        pytest.fail(f"no pod can be played here without {lacking}")
-    if lacking:
-        pytest.skip(f"no pod can be played here without {lacking}")
+    """Skip where no pod can be played; in CI that is a failure."""
+    need(", ".join(filter(None, (podman.missing(), images.missing()))))

@@ -10,7 +10,17 @@ import time
 import urllib.request
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
+
+
+def need(lacking: str) -> None:
+    """Skip where something is *lacking*, and say what; in CI that is a failure."""
+    if lacking and os.environ.get("CI") == "true":
+        pytest.fail(f"needs {lacking}")
+    if lacking:
+        pytest.skip(f"needs {lacking}")
 
 
 def free_port() -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import shutil
 import socket
@@ -18,36 +17,31 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.parse
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
-import yaml
 
 from otel_hostmetrics.errors import Unavailable
 from otel_hostmetrics.kernel import bpf
 from otel_hostmetrics.kernel.bpf_ids import ObjectsById
-from tests.dashboards.queries import Query, queries
+from tests.dashboards.queries import NAMES, Query, queries
 from tests.hosts.recorded import unpack
 from tests.live.bpfload import Loader, attach_type
 from tests.live.zoo import cgroup2
-from tests.system.processes import ROOT, Processes, free_port, get, until
+from tests.system import prometheus
+from tests.system.processes import Processes, free_port, get, need, until
 from tests.system.recorded_rdma import Served, page
 
 pytestmark = [pytest.mark.system, pytest.mark.live]
 
-_ALERTS = ROOT / "deploy/prometheus/alerts/*.yml"
-_PATIENCE = 40.0  # s: until a query must have an answer; counted from the first, so the whole module is bounded
-_WINDOW = "30s"
 _JOB = "otel-hostmetrics"
-_BOARDS = ("ebpf", "rdma", "agent")  # what the selectors of the others find is asked in tests/gpu and test_energy_dashboard.py
+_BOARDS = [name for name in NAMES if name not in ("energy", "gpu")]  # those: test_energy_prometheus.py
 
 
 def _missing() -> str:
-    lacking = [name for name in ("prometheus", "promtool", "setpriv", "mount") if shutil.which(name) is None]
+    lacking = [*prometheus.missing(), *(name for name in ("setpriv", "mount") if shutil.which(name) is None)]
     try:
         ObjectsById().ids("program")
     except Unavailable as reason:
@@ -97,25 +91,12 @@ class _Busy(threading.Thread):
         self.join(10)
 
 
-class Monitored:
-    """An agent, and the Prometheus that scrapes it every second."""
+class Monitored(NamedTuple):
+    """An agent, and the Prometheus that scrapes it."""
 
-    def __init__(self, agent: int, prometheus: int, loaded: dict[str, Any]) -> None:
-        self.loaded = loaded  # what bpfload said: its pid, and the ids of its objects
-        self.page = f"http://127.0.0.1:{agent}/metrics"
-        self.api = f"http://127.0.0.1:{prometheus}/api/v1"
-        self._give_up = time.monotonic() + _PATIENCE
-
-    def ask(self, path: str, **parameters: str) -> Any:
-        return json.loads(get(f"{self.api}/{path}?{urllib.parse.urlencode(parameters)}"))["data"]
-
-    def values(self, expr: str) -> list[float]:
-        """Of each series, waiting until there is one that is a number."""
-        while True:
-            found = [float(each["value"][1]) for each in self.ask("query", query=expr)["result"]]
-            if any(map(math.isfinite, found)) or time.monotonic() > self._give_up:
-                return found
-            time.sleep(0.5)
+    prometheus: prometheus.Prometheus
+    page: str  # the agent's URL
+    loaded: dict[str, Any]  # what bpfload said: its pid, and the ids of its objects
 
 
 def _start_agent(processes: Processes, folder: Path, port: int) -> None:
@@ -141,25 +122,11 @@ def _start_rdma_agent(processes: Processes, folder: Path) -> int:
     return port
 
 
-def _start_prometheus(processes: Processes, folder: Path, agent: int, rdma: list[int], port: int) -> None:
-    targets = {_JOB: [agent], "rdma": rdma}
-    jobs = [{"job_name": job, "static_configs": [{"targets": [f"127.0.0.1:{each}" for each in ports]}]} for job, ports in targets.items()]
-    every = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
-    config = folder / "prometheus.yml"
-    config.write_text(yaml.safe_dump({"global": every, "rule_files": [str(_ALERTS)], "scrape_configs": jobs}))
-    options = (f"--config.file={config}", f"--storage.tsdb.path={folder / 'tsdb'}", f"--web.listen-address=127.0.0.1:{port}")
-    processes.start("prometheus", *options, log=folder / "prometheus.log")
-    until(f"http://127.0.0.1:{port}/-/ready")
-
-
 @pytest.fixture(scope="module")
 def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitored]:
-    lacking = _missing()
-    if lacking:
-        text = f"needs {lacking}"
-        pytest.fail(text) if os.environ.get("CI") == "true" else pytest.skip(text)
+    need(_missing())
     folder = tmp_path_factory.mktemp("prometheus")
-    agent, prometheus = free_port(), free_port()
+    agent = free_port()
     with Processes() as processes:
         _mount_bpffs(processes, folder / "bpffs")
         _attach_without_holder(processes)
@@ -172,22 +139,21 @@ def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Monitored]:
         busy.start()
         processes.callback(busy.stop)
         recorded = processes.enter_context(Served(page(folder / "recorded")))
-        _start_prometheus(processes, folder, agent, [_start_rdma_agent(processes, folder), recorded.port], prometheus)
-        yield Monitored(agent, prometheus, loaded)
+        targets = {_JOB: [agent], "rdma": [_start_rdma_agent(processes, folder), recorded.port]}
+        yield Monitored(prometheus.start(processes, folder, targets), f"http://127.0.0.1:{agent}/metrics", loaded)
 
 
-@pytest.mark.parametrize("query", [query for query in queries() if query.dashboard in _BOARDS], ids=str)
+@pytest.mark.parametrize("query", queries(*_BOARDS), ids=str)
 def test_every_query_of_the_dashboards_has_an_answer(monitored: Monitored, query: Query) -> None:
-    found = monitored.values(query.substituted(_WINDOW))
-    assert any(map(math.isfinite, found)), f"{query.expr} -> {found}"
+    monitored.prometheus.answer(query)
 
 
 def test_prometheus_takes_every_line_of_the_page(monitored: Monitored) -> None:
-    targets = monitored.ask("targets", state="active")["activeTargets"]
+    targets = monitored.prometheus.ask("targets", state="active")["activeTargets"]
     assert {(target["health"], target["lastError"]) for target in targets} == {("up", "")}
     lines = get(monitored.page).decode().splitlines()
     samples = sum(not line.startswith("#") for line in lines)
-    assert monitored.values(f'scrape_samples_scraped{{job="{_JOB}"}}')[0] == pytest.approx(samples, rel=0.1)
+    assert monitored.prometheus.values(f'scrape_samples_scraped{{job="{_JOB}"}}')[0] == pytest.approx(samples, rel=0.1)
 
 
 @pytest.mark.parametrize(
@@ -200,7 +166,7 @@ def test_prometheus_takes_every_line_of_the_page(monitored: Monitored) -> None:
     ],
 )
 def test_prometheus_shows_what_was_made(monitored: Monitored, expr: str, expected: float) -> None:
-    assert monitored.values(expr) == [expected]
+    assert monitored.prometheus.values(expr) == [expected]
 
 
 @pytest.mark.parametrize("kind", ["program", "map", "link"])
@@ -208,11 +174,11 @@ def test_prometheus_shows_each_object_of_a_process(monitored: Monitored, kind: s
     """Others may load objects meanwhile: count those of the process that we know."""
     expected = [len(monitored.loaded["ids"][kind])]
     matchers = f'process_pid="{monitored.loaded["pid"]}", bpf_object_type="{kind}"'
-    assert monitored.values(f"count(bpf_object_holder{{{matchers}}})") == expected
+    assert monitored.prometheus.values(f"count(bpf_object_holder{{{matchers}}})") == expected
     held = f'label_replace(bpf_object_holder{{{matchers}}}, "id", "$1", "bpf_object_id", "(.*)")'
-    assert monitored.values(f"count(bpf_{kind}_info and on (id) {held})") == expected
+    assert monitored.prometheus.values(f"count(bpf_{kind}_info and on (id) {held})") == expected
     pins = f'label_replace(bpf_object_pin{{bpf_object_type="{kind}", bpf_pin_path=~".*/bpffs/.*"}}, "id", "$1", "bpf_object_id", "(.*)")'
-    assert monitored.values(f"count({pins} and on (id) {held})") == expected
+    assert monitored.prometheus.values(f"count({pins} and on (id) {held})") == expected
 
 
 def test_promtool_finds_nothing_to_say_of_the_page(monitored: Monitored) -> None:
@@ -224,7 +190,7 @@ def test_promtool_finds_nothing_to_say_of_the_page(monitored: Monitored) -> None
 def test_every_alert_can_be_evaluated(monitored: Monitored) -> None:
     deadline = time.monotonic() + 15
     while True:
-        rules = [rule for group in monitored.ask("rules")["groups"] for rule in group["rules"]]
+        rules = [rule for group in monitored.prometheus.ask("rules")["groups"] for rule in group["rules"]]
         if all(rule["health"] == "ok" for rule in rules) or time.monotonic() > deadline:
             break
         time.sleep(0.5)
