@@ -91,6 +91,16 @@ def add_gpu(
     return device
 
 
+def count_by_software(root: Path, pmu: str, **events: str) -> None:
+    """Let a recorded PMU be the running kernel's own, in which event 0 and 1 are clocks and 2 counts page faults."""
+    directory = root / "sys/bus/event_source/devices" / pmu
+    (directory / "type").write_text("1\n")
+    for file in (directory / "events").iterdir():
+        file.unlink()
+    for name, text in events.items():
+        (directory / "events" / name.replace("_", "-")).write_text(f"{text}\n")
+
+
 @pytest.fixture
 def host(tmp_path):
     """Two NVIDIA GPUs, as the library has them."""

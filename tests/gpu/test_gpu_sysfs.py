@@ -23,7 +23,7 @@ from otel_hostmetrics.kernel.hostfs import HostFS
 from otel_hostmetrics.settings import Gpu as GpuSettings
 from otel_hostmetrics.settings import Seconds, Settings
 from otel_hostmetrics.sources.gpu import Gpu
-from tests.gpu.conftest import add_gpu, write
+from tests.gpu.conftest import add_gpu, count_by_software, write
 from tests.hosts.recorded import HOSTS, unpack
 from tests.kernel.as_nobody import as_nobody, in_child
 from tests.kernel.test_perf_event import PARANOID, needs_root
@@ -355,16 +355,6 @@ def test_xe_tells_cycles_which_are_a_share_of_the_engines_time(intel, opened, tm
     assert rows.PROCESS_UTILIZATION not in source.read().columns  # of one reading there is no share
     work(11_000, 120_000)
     assert values(source.read(), rows.PROCESS_UTILIZATION, hw__gpu__task="ccs", process__pid=4711) == {BATTLEMAGE: 0.25}
-
-
-def count_by_software(root, pmu, **events):
-    """Let a recorded PMU be the running kernel's own, in which event 0 and 1 are clocks and 2 counts page faults."""
-    directory = root / "sys/bus/event_source/devices" / pmu
-    (directory / "type").write_text("1\n")
-    for file in (directory / "events").iterdir():
-        file.unlink()
-    for name, text in events.items():
-        (directory / "events" / name.replace("_", "-")).write_text(f"{text}\n")
 
 
 @needs_root

@@ -15,12 +15,11 @@ from otel_hostmetrics.attribution import Attribution
 from otel_hostmetrics.catalogue import workload_energy as rows
 from otel_hostmetrics.collect import Collector
 from otel_hostmetrics.kernel import proc_stat
-from otel_hostmetrics.kernel.cgroup_cpu import CgroupTimes
-from otel_hostmetrics.kernel.counterfiles import Budget
 from otel_hostmetrics.model import Reading
 from otel_hostmetrics.settings import Attribution as Settings
 from otel_hostmetrics.sources.rapl import Rapl
 from otel_hostmetrics.telemetry import Telemetry
+from tests.live import cgroups
 from tests.sources import energy_hosts
 
 SHORT, LONG = "5c" * 32, "10" * 32  # container ids
@@ -71,9 +70,7 @@ def host(tmp_path: Path, mount: str) -> Iterator[Host]:
 @pytest.fixture
 def top(host: Host) -> Iterator[str]:
     """A cgroup of ours with all below it gone at the end."""
-    times = CgroupTimes(host.fs, Budget(0), 1)
-    path = f"{times.directory}/test-{os.getpid()}"
-    times.close()
+    path = f"{cgroups.accounted(host.fs)}/test-{os.getpid()}"
     os.mkdir(path)
     yield path
     for each, _, _ in os.walk(path, topdown=False):

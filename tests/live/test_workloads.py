@@ -24,28 +24,18 @@ from otel_hostmetrics.settings import Bpf as BpfSettings
 from otel_hostmetrics.settings import Seconds, Settings, Workloads
 from otel_hostmetrics.sources.bpf import Bpf
 from otel_hostmetrics.telemetry import Telemetry
+from tests.live import cgroups
 from tests.live.bpfload import Loader
 from tests.live.zoo import cgroup2
 
 A, B = "a1" * 32, "b2" * 32
-UID = "9a1b2c3d_1111_4222_8333_444455556666"
-PODS = f"kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{UID}.slice"
+UID, OTHER = "9a1b2c3d-1111-4222-8333-444455556666", "0b0b0b0b-1111-4222-8333-444455556666"
 NO_NAMES = Workloads(bundles=(), pod_logs="")
 
 
-@contextlib.contextmanager
-def container(identity: str, pod: str = PODS) -> Iterator[str]:
-    """A cgroup as the kubelet, the systemd driver and containerd would name it."""
-    top = f"{cgroup2()}/test-{os.getpid()}"
-    directory = f"{top}/{pod}/cri-containerd-{identity}.scope"
-    os.makedirs(directory, exist_ok=True)
-    try:
-        yield directory
-    finally:
-        while len(directory) >= len(top):
-            with contextlib.suppress(OSError):  # another one is beside it
-                os.rmdir(directory)
-            directory = os.path.dirname(directory)
+def container(identity: str, uid: str = UID, qos: str = "besteffort") -> contextlib.AbstractContextManager[str]:
+    """A cgroup of the hierarchy that BPF sees."""
+    return cgroups.made(cgroup2(), cgroups.of_pod(identity, uid, qos))
 
 
 @contextlib.contextmanager
@@ -160,12 +150,11 @@ def test_a_link_to_a_cgroup_leads_there_by_the_cgroups_id() -> None:
 
 def test_from_a_container_paths_are_cut_off_and_still_told() -> None:
     """An agent in a pod of its own, in a cgroup namespace as runtimes make one, with the host's /proc."""
-    another = "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod0b0b0b0b_1111_4222_8333_444455556666.slice"
-    with container(A) as one, container(B, another) as own, inside(one, "--progs", "1") as a:
+    with container(A) as one, container(B, OTHER, "burstable") as own, inside(one, "--progs", "1") as a:
         said = _in_namespace(own, a["pid"][0])
         assert said.startswith("/../../")
         assert "kubepods.slice" not in said.split(" ")[0]
-        assert said.endswith(f" {A} {UID.replace('_', '-')}")
+        assert said.endswith(f" {A} {UID}")
 
 
 def _in_namespace(directory: str, pid: int) -> str:
