@@ -13,6 +13,7 @@ _GPU = "job, instance, hw_id"
 _LEGEND = "{{instance}} {{hw_id}}"
 _OURS = 'hw_type="gpu"'
 _WAY = "network_io_direction"
+_HAS_USAGE = "and on (job, instance, hw_id) hw_gpu_memory_usage_bytes{}"
 _PROCESS = "instance, hw_id, process_executable_name, process_pid"
 _OF_PROCESS = "{{instance}} {{process_executable_name}} {{process_pid}} {{hw_id}}"
 
@@ -28,12 +29,18 @@ def _rate(counter: str, by: str = "", matchers: str = "") -> dict[str, str]:
     return {legend: f"sum by ({_GPU}{more}) (rate({counter}{{{matchers}}}[]))"}
 
 
+def _events(counter: str, by: str) -> dict[str, str]:
+    """How many came, of a counter whose series begin with their first event: there is no sample before it to tell of a rise."""
+    first = f"{counter}{{}} unless {counter}{{}} offset $__rate_interval"
+    return {f"{_LEGEND} {{{{{by}}}}}": f"sum by ({_GPU}, {by}) ({first} or increase({counter}{{}}[]))"}
+
+
 def _overview() -> Iterable[Builder[Panel]]:
     now = {
         "GPUs": "sum(gpu_count{})",
-        "not well": f'sum(hw_status{{{_OURS}, hw_state=~"degraded|failed|predicted_failure"}})',
+        "not well": f'sum(max by ({_GPU}) (hw_status{{{_OURS}, hw_state=~"degraded|failed|predicted_failure"}}))',
         "busy": 'avg(hw_gpu_utilization_ratio{hw_gpu_task="general"})',
-        "memory used": "sum(hw_gpu_memory_usage_bytes{}) / sum(hw_gpu_memory_limit_bytes{})",
+        "memory used": f"sum(hw_gpu_memory_usage_bytes{{}}) / sum(hw_gpu_memory_limit_bytes{{}} {_HAS_USAGE})",
     }
     columns = ("instance", "hw_id", "hw_model", "hw_driver_version", "hw_firmware_version", "hw_gpu_pci_address")
     return [
@@ -44,20 +51,22 @@ def _overview() -> Iterable[Builder[Panel]]:
 
 def _use() -> Iterable[Builder[Panel]]:
     power = {**_level("hw_power_watts", matchers=_OURS),
-             f"{_LEGEND} limit": f"max by ({_GPU}) (hw_gpu_power_limit_watts{{}})"}  # fmt: skip
+             f"{_LEGEND} limit": f'max by ({_GPU}) (hw_gpu_power_limit_watts{{hw_limit_type="current"}})'}  # fmt: skip
     throttled = _rate("hw_gpu_throttle_time_seconds_total", "hw_gpu_throttle_reason")
     return [
         lines("Utilization", "Share of the time in which a GPU did something, by task.",
               _level("hw_gpu_utilization_ratio", "hw_gpu_task"), "percentunit"),
         lines("Memory", "Memory in use.", _level("hw_gpu_memory_usage_bytes"), "bytes"),
-        lines("Power and its limit", "Power of each GPU, and the limits that hold for it.", power, "watt"),
+        lines("Power and its limit", "Power of each GPU, and the limit in force.", power, "watt"),
         lines("Energy", "Power, by the energy counter: what the limit's window hides is in it.",
               _rate("hw_energy_joules_total", matchers=_OURS), "watt"),
         lines("Temperature", "By sensor.", _level("hw_temperature_celsius", "hw_sensor_location"), "celsius"),
         lines("Clocks", "By domain.", _level("hw_gpu_clock_frequency_hertz", "hw_gpu_clock_domain"), "hertz"),
-        lines("Held down", "Share of the time in which clocks were held down, by reason; reasons overlap.", throttled, "percentunit", 12),
+        lines("Held down", "Share of the time in which clocks were held down, by reason; reasons overlap.", throttled, "percentunit"),
+        lines("Engines", "Share of the time in which an engine worked, of Intel GPUs.",
+              _level("hw_gpu_engine_utilization_ratio", "hw_gpu_engine"), "percentunit"),
         lines("Profile", "Share of cycles in which a unit was active, where gpu.profiling is on.",
-              {_LEGEND: f"max by ({_GPU}) (hw_gpu_profile_utilization_ratio{{}})"}, "percentunit", 12),
+              _level("hw_gpu_profile_utilization_ratio", "hw_gpu_unit"), "percentunit"),
     ]  # fmt: skip
 
 
@@ -67,10 +76,10 @@ def _health() -> Iterable[Builder[Panel]]:
               f"{_LEGEND} remapped": f"sum by ({_GPU}) (hw_gpu_memory_remapped_rows{{}})"}  # fmt: skip
     return [
         rows("Not well", "GPUs that are degraded, failed or about to fail.", not_ok, ("instance", "hw_id", "hw_state"), width=8),
-        lines("XID errors", "What the driver reports in the kernel's log, per second, by number.",
-              _rate("hw_gpu_xid_errors_total", "hw_gpu_xid"), "ops"),
+        lines("XID errors", "How many the driver reports in the kernel's log, by number.",
+              _events("hw_gpu_xid_errors_total", "hw_gpu_xid"), "short"),
         lines("ECC errors", "Errors of memory per second: corrected ones are usual, others are not.",
-              _rate("hw_gpu_ecc_errors_total", "error_type"), "ops"),
+              _rate("hw_gpu_ecc_errors_total", "error_type", 'hw_gpu_ecc_retention="volatile"'), "ops"),
         lines("Repairs", "Pages retired and rows remapped so far.", repair, "short"),
         lines("PCIe", "Replays per second: a link of poor quality.", _rate("hw_gpu_pcie_replays_total"), "ops"),
         lines("PCIe link", "Width of the link now.", _level("hw_gpu_pcie_link_width"), "short"),
@@ -85,17 +94,16 @@ def _links() -> Iterable[Builder[Panel]]:
 
 
 def _processes() -> Iterable[Builder[Panel]]:
-    def most(inner: str) -> dict[str, str]:
-        return {_OF_PROCESS: f"topk(10, {inner})"}
-
-    pods = "k8s_namespace_name, k8s_pod_name, container_name"
-    by_pod = f'sum by ({pods}) (process_gpu_memory_usage_bytes{{container_id!=""}})'
+    busiest = f"topk(10, max by ({_PROCESS}, hw_gpu_task) (process_gpu_utilization_ratio{{}}))"
+    most = f"topk(10, sum by ({_PROCESS}) (process_gpu_memory_usage_bytes{{}}))"
+    container = "k8s_namespace_name, k8s_pod_name, k8s_container_name, container_name"
+    by_container = f'sum by ({container}) (process_gpu_memory_usage_bytes{{container_id!=""}})'
     return [
-        lines("Memory by process", "The ten that use most.", most(f"sum by ({_PROCESS}) (process_gpu_memory_usage_bytes{{}})"), "bytes"),
-        lines("Utilization by process", "The ten busiest.", most(f"sum by ({_PROCESS}) (process_gpu_utilization_ratio{{}})"),
-              "percentunit"),
+        lines("Processes", "How many use each GPU, of NVIDIA.", _level("hw_gpu_processes"), "short", 12),
+        lines("Memory by process", "The ten that use most.", {_OF_PROCESS: most}, "bytes", 12),
+        lines("Utilization by process", "The ten busiest, by task.", {f"{_OF_PROCESS} {{{{hw_gpu_task}}}}": busiest}, "percentunit", 12),
         lines("Memory by container", "Of GPUs, by pod and container.",
-              {"{{k8s_namespace_name}}/{{k8s_pod_name}} {{container_name}}": by_pod}, "bytes"),
+              {"{{k8s_namespace_name}}/{{k8s_pod_name}} {{k8s_container_name}} {{container_name}}": by_container}, "bytes", 12),
     ]  # fmt: skip
 
 

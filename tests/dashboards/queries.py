@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +15,7 @@ _STRING = re.compile(r'"[^"]*"')
 _SELECTOR = re.compile(r"([a-zA-Z_:][a-zA-Z0-9_:]*)\s*\{([^}]*)\}")
 _GROUPING = re.compile(r"\b(?:by|on|without|ignoring|group_left|group_right)\s*\(([^)]*)\)")
 _BARE = re.compile(r"\b([a-zA-Z_:][a-zA-Z0-9_:]*)\b(?!\s*[({])")
+_LABEL = re.compile(r"\{\{(\w+)\}\}")
 _OPERATORS = {"or", "and", "unless", "bool", "offset", "by", "on", "without", "ignoring", "group_left", "group_right"}
 
 
@@ -42,7 +44,11 @@ class Query(NamedTuple):
     def bare(self) -> set[str]:
         """Metrics used without a selector."""
         rest = _GROUPING.sub("", _SELECTOR.sub("", _STRING.sub("", self.expr)))
-        return set(_BARE.findall(re.sub(r"\[[^]]*\]", "", rest))) - _OPERATORS
+        return set(_BARE.findall(re.sub(r"\[[^]]*\]|\$\w+", "", rest))) - _OPERATORS
+
+    def line(self, labels: Mapping[str, str]) -> str:
+        """The legend of a series, as Grafana writes it but for the spaces of labels it does not have."""
+        return " ".join(_LABEL.sub(lambda match: labels.get(match[1], ""), self.legend).split())
 
     def substituted(self, interval: str) -> str:
         """As Grafana sends it with all jobs and instances chosen."""

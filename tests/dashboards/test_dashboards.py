@@ -36,6 +36,15 @@ _UNITS = {
 }  # of Grafana's valueFormats/categories.ts
 _LEVELS = {metric_name(row.name, row.unit, row.kind) for row in bpf.SEED if row.kind is Kind.COUNTER}
 _COUNTS = ("_total", "_bucket", "_count", "_sum")
+_APART = {
+    "hw_gpu_ecc_errors_total": "hw_gpu_ecc_retention",
+    "hw_gpu_engine_utilization_ratio": "hw_gpu_engine",
+    "hw_gpu_power_limit_watts": "hw_limit_type",
+    "hw_gpu_profile_utilization_ratio": "hw_gpu_unit",
+    "hw_gpu_throttle_time_seconds_total": "hw_gpu_throttle_reason",
+    "hw_gpu_utilization_ratio": "hw_gpu_task",
+    "process_gpu_utilization_ratio": "hw_gpu_task",
+}  # what tells apart points that overlap, or are of different things
 _WORKLOAD = {label_name(key) for key in Workloads().labels}  # of points that have one
 _TARGET = {"job", "instance", "le"}
 
@@ -170,6 +179,12 @@ def test_every_metric_and_label_is_one_of_the_catalogue(query: Query) -> None:
     assert query.grouped_by <= _labels(query)
     assert set(re.findall(r"\{\{(\w+)\}\}", query.legend)) <= _labels(query)
     assert {label for _, matchers in query.selectors for label in re.findall(r"(\w+)\s*[=!]", matchers)} <= _labels(query)
+
+
+@pytest.mark.parametrize("query", [query for query in queries() if any(name in _APART for name, _ in query.selectors)], ids=str)
+def test_what_overlaps_is_not_put_together(query: Query) -> None:
+    for label, matchers in ((_APART[name], matchers) for name, matchers in query.selectors if name in _APART):
+        assert label in query.grouped_by or label in matchers
 
 
 @pytest.mark.parametrize("query", [query for query in queries() if "histogram_quantile" in query.expr], ids=str)

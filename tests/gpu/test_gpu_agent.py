@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from otel_hostmetrics.kernel.hostfs import in_first_pid_namespace
 from tests.dashboards.queries import matching, queries
 from tests.deploy.alerts import selectors
 from tests.gpu.conftest import compiled, needs_compiler
@@ -92,8 +93,10 @@ def test_a_running_agent_survives_faults_and_shuts_nvml_down_at_sigterm(host, tm
     assert (still_open, times >= 4) == (0, True)
 
 
-# Of the dashboard's metrics, those that this host does not have: opt-in, and of errors that did not happen.
-ELSEWHERE = {"hw_gpu_profile_utilization_ratio", "hw_gpu_xid_errors_total"}
+# Of the dashboard's metrics, those that this host does not have: opt-in, of errors that did not happen, of Intel's GPUs; and
+# processes are counted in the host's PID namespace only.
+ELSEWHERE = {"hw_gpu_profile_utilization_ratio", "hw_gpu_xid_errors_total", "hw_gpu_engine_utilization_ratio"}
+ELSEWHERE |= set() if in_first_pid_namespace() else {"hw_gpu_processes"}
 
 
 def test_every_panel_of_the_dashboard_has_something_to_show(host, tmp_path, environ):
