@@ -33,10 +33,10 @@ class Telemetry:
         with self._lock:
             self._cell(metric, attributes or {})[0] += amount
 
-    def set(self, metric: Metric, value: Number, attributes: Attributes | None = None) -> None:
-        """Replace a current value."""
+    def set(self, metric: Metric, value: Number, attributes: Attributes | None = None, start_ns: int = 0) -> None:
+        """Replace a current value; *start_ns* is when it began to count, if not with this object."""
         with self._lock:
-            self._cell(metric, attributes or {})[0] = value
+            self._cell(metric, attributes or {}, start_ns)[0] = value
 
     def only(self, metric: Metric, value: Number, attributes: Attributes, among: str) -> None:
         """set(), and forget the other series that share the attribute *among*: one state at a time."""
@@ -89,11 +89,11 @@ class Telemetry:
             bound = self._columns[metric] = tuple(series for series, _ in self._cells[metric].values())
         return bound
 
-    def _cell(self, metric: Metric, attributes: Attributes) -> list[Number]:
+    def _cell(self, metric: Metric, attributes: Attributes, start_ns: int = 0) -> list[Number]:
         cells = self._cells.setdefault(metric, {})
         key = frozenset(attributes.items())
         found = cells.get(key)
         if found is None:
-            found = cells[key] = (metric.series(attributes, self._began_ns), [0 if metric.integer else 0.0])
+            found = cells[key] = (metric.series(attributes, start_ns or self._began_ns), [0 if metric.integer else 0.0])
             self._columns.pop(metric, None)
         return found[1]

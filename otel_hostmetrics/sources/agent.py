@@ -28,17 +28,19 @@ class Agent:
 
     def __init__(self, telemetry: Telemetry) -> None:
         self._telemetry = telemetry
+        self._start_ns = 0  # of the process, not of this configuration
 
     def open(self) -> None:
         """The start of the process does not change. proc_pid_stat(5): field 22, in clock ticks since boot."""
         since_boot = int(_stat_fields()[19]) / _TICKS
         boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+        self._start_ns = int((boot + since_boot) * 1e9)
         self._telemetry.set(rows.START_TIME, round(boot + since_boot, 2))
 
     def read(self) -> Reading:
         telemetry, used, fields = self._telemetry, resource.getrusage(resource.RUSAGE_SELF), _stat_fields()
-        telemetry.set(rows.CPU_TIME, used.ru_utime, _USER)
-        telemetry.set(rows.CPU_TIME, used.ru_stime, _SYSTEM)
+        telemetry.set(rows.CPU_TIME, used.ru_utime, _USER, self._start_ns)
+        telemetry.set(rows.CPU_TIME, used.ru_stime, _SYSTEM, self._start_ns)
         telemetry.set(rows.MEMORY_USAGE, int(fields[21]) * _PAGE)
         telemetry.set(rows.THREADS, int(fields[17]))
         telemetry.set(rows.DESCRIPTORS, _descriptors())

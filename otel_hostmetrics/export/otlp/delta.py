@@ -21,6 +21,15 @@ class Increments(NamedTuple):
     starts: Sequence[int]
 
 
+_Key = tuple[frozenset[tuple[str, object]], int]
+
+
+def _key(series: Series) -> _Key:
+    """What stays the same when its workload is known better, or its source is opened again."""
+    workload = series.resource or {}
+    return frozenset(each for each in series.attributes.items() if each[0] not in workload), series.start_ns
+
+
 class Deltas:
     """Remembers what was exported of every series.
 
@@ -33,14 +42,14 @@ class Deltas:
     def __init__(self, start_ns: int) -> None:
         self._start_ns = start_ns
         self._streams: dict[Metric, dict[int, _Stream]] = {}  # by identity of Column.series
-        self._absent: dict[Series, tuple[Any, int]] = {}
+        self._absent: dict[_Key, tuple[Any, int]] = {}
 
     def family(self, family: Family) -> list[Increments]:
         """Gains of each column; its values become the new base."""
         before = self._streams.get(family.metric, {})
         present = {id(column.series): column.series for _, column in family.columns}
         for key in before.keys() - present.keys():
-            self._absent.update(before[key].last())
+            self._absent.update({_key(one): last for one, last in before[key].last().items()})
         streams = {key: before.get(key) or self._open(family.metric, series) for key, series in present.items()}
         while len(self._absent) > _ABSENT_LIMIT:
             del self._absent[next(iter(self._absent))]
@@ -49,7 +58,9 @@ class Deltas:
 
     def _open(self, metric: Metric, series: tuple[Series, ...]) -> _Stream:
         stream: type[_Stream] = _Histograms if metric.kind is Kind.HISTOGRAM else _Numbers
-        last = [self._absent.pop(one, None) or self._first(one, stream.zero) for one in series]
+        nothing: tuple[Any, int] = (None, 0)
+        found = [self._absent.pop(_key(one), nothing) if self._absent else nothing for one in series]
+        last = [each if each[1] else self._first(one, stream.zero) for one, each in zip(series, found, strict=True)]
         return stream(series, [value for value, _ in last], [time_ns for _, time_ns in last])
 
     def _first(self, series: Series, zero: Any) -> tuple[Any, int]:

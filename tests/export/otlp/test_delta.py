@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_hostmetrics.catalogue.model import Kind
+from otel_hostmetrics.catalogue.model import Kind, Series
 from otel_hostmetrics.export.otlp import delta
 from otel_hostmetrics.model import Distribution
 from tests.export.otlp.build import START, batch, decode, encoder, finite, metric, points, series, values
@@ -86,6 +86,19 @@ def test_a_series_or_a_family_that_was_away_continues_where_it_was() -> None:
     assert found == [(START + 1, START + 4, 20), (START + 2, START + 4, 1)]
 
 
+@pytest.mark.parametrize("start_ns", [START, 7], ids=["of ours", "of the kernel"])
+def test_a_series_whose_workload_becomes_known_continues_where_it_was(start_ns: int) -> None:
+    """Another object: its Resource has more, and so may the point."""
+    row = metric()
+    made = encoder(temporality="delta")
+    made.encode(batch((row, series(row, "a", start_ns=start_ns), [10]), time_ns=START + 1))
+    names = {"k8s.pod.name": "web-1"}
+    (bare,) = series(row, "a", start_ns=start_ns, resource=names)
+    known = Series(row, {**bare.attributes, **names}, start_ns, names)
+    assert _spans(made.encode(batch((row, (known,), [12]), time_ns=START + 2))) == [(START + 1, START + 2, 2)]
+    assert _spans(made.encode(batch((row, series(row, "a", start_ns=start_ns), [15]), time_ns=START + 3))) == [(START + 2, START + 3, 3)]
+
+
 def test_a_value_that_is_not_finite_leaves_the_base() -> None:
     row = metric(integer=False)
     bound = series(row, "a", "b")
@@ -141,5 +154,5 @@ def test_what_is_remembered_of_absent_series_is_bounded() -> None:
     row = metric()
     made = delta.Deltas(START)
     for cycle in range(6):
-        made.family(batch((row, series(row, *range(3000)), [cycle] * 3000)).families[0])
+        made.family(batch((row, series(row, *range(3000 * cycle, 3000 * (cycle + 1))), [cycle] * 3000)).families[0])
     assert len(made._absent) == delta._ABSENT_LIMIT
