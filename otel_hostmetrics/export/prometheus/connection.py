@@ -78,6 +78,11 @@ class Connection:
         return not self._leaving and (len(self._out) > 0 or not self._hungry)
 
     @property
+    def idle(self) -> bool:
+        """Between two requests."""
+        return self._idle
+
+    @property
     def overdue(self) -> str:
         """What passing the deadline means: nothing between two requests or after the last, else a ``timeout``."""
         return "" if self._idle or self._leaving else "timeout"

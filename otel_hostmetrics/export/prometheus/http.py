@@ -108,7 +108,7 @@ class Server:
                 if error.errno in _EXHAUSTED:
                     self._pause(epoll, listener, error)
                 return  # else the client went before we took it
-            if len(self._connections) >= self._settings.max_connections:
+            if len(self._connections) >= self._settings.max_connections and not self._make_place(epoll):
                 self._telemetry.add(HTTP_REJECTED, 1, {ERROR_TYPE: "limit"})
                 client.close()
                 continue
@@ -118,6 +118,13 @@ class Server:
             self._connections[client.fileno()] = connection
             epoll.register(client, select.EPOLLIN)
             self._telemetry.set(HTTP_CONNECTIONS, len(self._connections))
+
+    def _make_place(self, epoll: select.epoll) -> bool:
+        """Close the connection that waits longest for its next request: who keeps them open does not lock out the others."""
+        idle = [one for one in self._connections.values() if one.idle]
+        if idle:
+            self._drop(epoll, min(idle, key=lambda one: one.deadline))
+        return bool(idle)
 
     def _turn(self, epoll: select.epoll, connection: Connection) -> None:
         try:

@@ -243,9 +243,7 @@ def test_a_connection_that_says_nothing_is_a_timeout(start):
 
 def test_too_many_connections_are_closed_at_once_and_places_come_free(start):
     running = start(connections=2)
-    with running.connect() as one, running.connect():
-        one.sendall(HEALTH)
-        assert one.recv(4096).endswith(b"OK\n")
+    with running.connect(), running.connect():  # neither has asked yet
         with running.connect() as third, contextlib.suppress(ConnectionError):
             assert third.recv(1) == b""
         assert running.rejected() == {"limit": 1}
@@ -253,6 +251,21 @@ def test_too_many_connections_are_closed_at_once_and_places_come_free(start):
     with running.connect() as later:
         later.sendall(HEALTH)
         assert later.recv(4096).endswith(b"OK\n")
+
+
+def test_idle_connections_make_place_the_one_idle_longest_first(start):
+    running = start(connections=2)
+    clients = [Client(running.connect()) for _ in range(2)]
+    for client in (clients[1], clients[0], clients[1]):
+        client.ask()
+        assert client.take()[0] == 200
+    late = Client(running.connect())
+    late.ask()
+    assert late.take()[0] == 200
+    clients[1].ask()
+    assert clients[1].take()[0] == 200
+    assert clients[0].sock.recv(1) == b""
+    assert running.rejected() == {}
 
 
 def test_a_slow_reader_of_a_large_page_does_not_delay_others(start):
