@@ -8,7 +8,7 @@ import signal
 import time
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
 from otel_hostmetrics import __version__, logs, reload, resource
 from otel_hostmetrics.attribution import Attribution
@@ -16,7 +16,7 @@ from otel_hostmetrics.catalogue import CATALOGUE, hardware
 from otel_hostmetrics.collect import Collector
 from otel_hostmetrics.enrich import build as build_workloads
 from otel_hostmetrics.enrich.examine import examine as examine_workloads
-from otel_hostmetrics.errors import Unavailable
+from otel_hostmetrics.errors import Reason, Unavailable
 from otel_hostmetrics.export.pipeline import Pipeline, build_pipeline
 from otel_hostmetrics.kernel.hostfs import HostFS
 from otel_hostmetrics.model import Source, Status
@@ -26,6 +26,9 @@ from otel_hostmetrics.settings import Settings
 from otel_hostmetrics.sources import OWN, SOURCES
 from otel_hostmetrics.sources.agent import Agent as OwnSource
 from otel_hostmetrics.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from otel_hostmetrics.export.otlp.request import Request
 
 _log = logging.getLogger(__name__)
 
@@ -76,20 +79,28 @@ class Generation:
         attributes = resource.attributes(settings.resource, settings.path, dict(os.environ))
         self.pipeline: Pipeline = build_pipeline(settings, attributes, rows, self.collector.collect, self._telemetry)
 
-    def start(self) -> None:
-        """Open what can fail for a wrong configuration. Raises Unavailable, ValueError or OSError, with nothing left open."""
+    def start(self, undelivered: list[Request]) -> None:
+        """Open what can fail for a wrong configuration. Raises Unavailable, ValueError or OSError, with nothing left open.
+
+        *undelivered* is what the generation before this one left for the same collector.
+        """
         try:
             self.pipeline.start()
         except BaseException:
             self.close(0)
             raise
+        self.pipeline.take_over(undelivered)
 
-    def close(self, budget: float) -> None:
-        """Export a last time if there is time for it, within *budget* seconds; give everything back."""
-        self.pipeline.close(budget)
+    def close(self, budget: float, successor: Settings | None = None) -> list[Request]:
+        """Export a last time if there is time for it, within *budget* seconds; give everything back.
+
+        Returns what its *successor* is to deliver, which is nothing if that has another collector.
+        """
+        left = self.pipeline.close(budget, successor is not None and successor.otlp == self.settings.otlp)
         self.collector.close()
         if self._workloads:
             self._workloads.close()
+        return left
 
 
 class _Signals:
@@ -125,20 +136,20 @@ class Agent:
 
     def run(self) -> int:
         """The exit code: 0 when stopped by a signal, 1 when it could not start."""
-        generation = self._start(self._settings)
+        generation = self._start(self._settings, [])
         while generation and self._cycles(generation):
             generation = self._reload(generation)
         if generation is None:
-            return 1
+            return 0 if self._signals.stop else 1
         self._service.stopping()
         generation.close(_STOP_BUDGET)
         return 0
 
-    def _start(self, settings: Settings) -> Generation | None:
+    def _start(self, settings: Settings, undelivered: list[Request]) -> Generation | None:
         """None, and one line in the log, where these settings cannot work here."""
         try:
             generation = Generation(settings)
-            generation.start()
+            generation.start(undelivered)
         except (Unavailable, ValueError, OSError) as error:
             _log.error("cannot start: %s", _why(error))
             return None
@@ -168,17 +179,30 @@ class Agent:
         """The next generation, or one with the last good configuration; None where not even that starts any more."""
         self._signals.reload = False
         self._service.reloading()
-        new = reload.resolve(self._arguments, self._service.alive)
+        new = reload.resolve(self._arguments, self._alive)
+        if self._signals.stop:
+            return old
         if new is None or new == old.settings:
             _log.info("configuration unchanged") if new else _log.warning("reload failed: the last good configuration stays")
             self._service.ready(old.pipeline.describe())
             return old
-        old.close(_STOP_BUDGET)
-        started = self._start(new)
+        left = old.close(_STOP_BUDGET, new)
+        self._signals.wait(0)
+        if self._signals.stop:
+            _log.info("stopped while reloading, with %d requests undelivered", len(left))
+            return None
+        started = self._start(new, left)
         if started is None:
             _log.warning("reload failed: back to the last good configuration")
-            started = self._start(old.settings)
+            started = self._start(old.settings, left)
         return started
+
+    def _alive(self) -> None:
+        """Called every second of a reload. Raises Unavailable when the agent is to stop instead."""
+        self._service.alive()
+        self._signals.wait(0)
+        if self._signals.stop:
+            raise Unavailable(Reason.GONE, "the new configuration", "not waited for: the agent is to stop")
 
 
 def _why(error: Exception) -> str:

@@ -166,6 +166,49 @@ def test_a_reload_takes_effect(said, tmp_path):
         assert running_.stop()[0] == 0
 
 
+def test_a_reload_keeps_what_could_not_be_delivered(said, tmp_path):
+    """While nobody listens. Points of before the reload have its Resource, those of after it another."""
+    path = tmp_path / "agent.yaml"
+    with contextlib.ExitStack() as stack:
+        nobody = stack.enter_context(contextlib.ExitStack())
+        port = nobody.enter_context(refusing())
+        form = f"general: {{{{interval: 200ms, sources: [agent]}}}}\notlp: {{{{endpoint: '127.0.0.1:{port}'}}}}\n"
+        form += "resource: {{attributes: {{team: {}}}}}\n"
+        path.write_text(form.format("before"))
+        running_ = stack.enter_context(agent(said, "--config", str(path)))
+        running_.wait_for("runs: ")
+        time.sleep(1)
+        path.write_text(form.format("after"))
+        os.kill(running_.pid, signal.SIGHUP)
+        running_.wait_for("runs: ", times=2)
+        assert not [line for line in running_.lines if "undelivered" in line]
+        nobody.close()
+        collector = stack.enter_context(running(f"127.0.0.1:{port}"))
+        eventually(lambda: {_team(each) for each in collector.accepted} == {"before", "after"}, 20)
+        assert [_team(each) for each in collector.accepted[:3]] == ["before"] * 3
+        assert running_.stop()[0] == 0
+
+
+def _team(request: ExportMetricsServiceRequest) -> str:
+    (resource,) = (each.resource for each in request.resource_metrics)
+    return next(each.value.string_value for each in resource.attributes if each.key == "team")
+
+
+def test_a_stop_in_the_middle_of_a_reload_keeps_its_time(said, tmp_path):
+    path = tmp_path / "agent.yaml"
+    with refusing() as port:
+        form = "general: {{interval: {}, sources: [agent]}}\notlp: {{endpoint: '127.0.0.1:" + str(port) + "'}}\n"
+        path.write_text(form.format("1s"))
+        with agent(said, "--config", str(path)) as running_:
+            running_.wait_for("runs: ")
+            path.write_text(form.format("2s"))
+            os.kill(running_.pid, signal.SIGHUP)
+            began = time.monotonic()
+            os.kill(running_.pid, signal.SIGTERM)
+            assert running_.process.wait(10) == 0
+            assert time.monotonic() - began < 3.2, "the new configuration, then 2 s"
+
+
 def test_a_reload_that_changes_nothing_or_is_wrong_leaves_it_running(said, tmp_path):
     path = tmp_path / "agent.yaml"
     good = "general: {interval: 1h, sources: [agent]}\nprometheus: {listen: '127.0.0.1:0'}\n"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from otel_hostmetrics import __version__
 from otel_hostmetrics.catalogue.model import Attributes, Metric
@@ -15,6 +15,10 @@ from otel_hostmetrics.model import Batch, Snapshot, State
 from otel_hostmetrics.settings import Settings
 from otel_hostmetrics.store import Fresh, Store
 from otel_hostmetrics.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from otel_hostmetrics.export.otlp.request import Request
+    from otel_hostmetrics.export.otlp.sender import Sender
 
 Rows = Mapping[str, Collection[Metric]]  # by source
 DELIVERY_MARGIN = 0.1  # s of a stop's budget left for giving back what is open
@@ -35,8 +39,11 @@ class Pipeline(Protocol):
     def describe(self) -> str:
         """Where the metrics go, in one line."""
 
-    def close(self, budget: float) -> None:
-        """Stop, within *budget* seconds; with a budget, export a last time."""
+    def close(self, budget: float, hand_over: bool = False) -> list[Request]:
+        """Stop, within *budget* seconds; with a budget, export a last time. What could not be delivered, if it is to be handed over."""
+
+    def take_over(self, undelivered: list[Request]) -> None:
+        """What the pipeline before this one left, to be delivered first. After start()."""
 
 
 class Native:
@@ -55,7 +62,7 @@ class Native:
         self._exits: list[str] = []
         self._close: list[Callable[[], None]] = []
         self._push: Callable[[Batch], None] | None = None
-        self._stop_push: Callable[[float], None] | None = None
+        self._sender: Sender | None = None
 
     def _cycle(self) -> Batch:
         self._snapshot = self._collect()
@@ -80,7 +87,7 @@ class Native:
         encoder = Encoder(self._resource, SCOPE, __version__, self._settings.otlp, time.time_ns())
         sender = Sender(self._settings.otlp, self._telemetry)
         self._push = lambda batch: sender.submit(encoder.encode(batch))
-        self._stop_push = sender.close
+        self._sender = sender
         self._exits.append(f"OTLP to {self._settings.otlp.endpoint} every {self._settings.general.interval}")
 
     def _start_prometheus(self) -> None:
@@ -113,15 +120,21 @@ class Native:
     def describe(self) -> str:
         return ", ".join(self._exits) or "nothing is exported"
 
-    def close(self, budget: float) -> None:
+    def take_over(self, undelivered: list[Request]) -> None:
+        if self._sender and undelivered:
+            self._sender.submit(undelivered)
+
+    def close(self, budget: float, hand_over: bool = False) -> list[Request]:
         deadline = time.monotonic() + budget - DELIVERY_MARGIN
-        stop, self._stop_push = self._stop_push, None
-        if stop and budget and not self.hangs():
+        sender, self._sender = self._sender, None
+        left: list[Request] = []
+        if sender and budget and not self.hangs():
             self.tick()
-        if stop:
-            stop(max(deadline - time.monotonic(), 0.0))
+        if sender:
+            left = sender.close(max(deadline - time.monotonic(), 0.0), hand_over)
         while self._close:
             self._close.pop()()
+        return left
 
     @property
     def snapshot(self) -> Snapshot | None:

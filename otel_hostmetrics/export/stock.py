@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from opentelemetry.sdk.metrics import MeterProvider
@@ -28,6 +28,9 @@ from otel_hostmetrics.export.pipeline import DELIVERY_MARGIN, Native, Rows
 from otel_hostmetrics.model import Snapshot
 from otel_hostmetrics.settings import Otlp, Settings
 from otel_hostmetrics.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from otel_hostmetrics.export.otlp.request import Request
 
 
 class Stock:
@@ -114,7 +117,10 @@ class Stock:
         """The native pipeline's: a single collection has nothing that the SDK would do differently."""
         return self._native.once(form)
 
-    def close(self, budget: float) -> None:
+    def take_over(self, undelivered: list[Request]) -> None:
+        """The SDK's exporters take no requests of others."""
+
+    def close(self, budget: float, hand_over: bool = False) -> list[Request]:  # noqa: ARG002 - the SDK's exporters keep what they have
         deadline = time.monotonic() + budget - DELIVERY_MARGIN
         provider, self._provider = self._provider, None
         if provider:
@@ -126,7 +132,7 @@ class Stock:
             thread.join(max(deadline - time.monotonic(), 0.0))
         while self._close:
             self._close.pop()()
-        self._native.close(budget)
+        return self._native.close(budget)
 
 
 def _credentials(otlp: Otlp) -> grpc.ChannelCredentials:

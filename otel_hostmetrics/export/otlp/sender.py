@@ -73,8 +73,11 @@ class Sender:
             self._hurry = False
             return done and self._idle()
 
-    def close(self, timeout: float) -> None:
-        """Flush, then stop, within *timeout* seconds whatever the collector does. What is left is counted as lost."""
+    def close(self, timeout: float, hand_over: bool = False) -> list[Request]:
+        """Flush, then stop, within *timeout* seconds whatever the collector does.
+
+        What is left is counted as lost, or returned, for another sender, if it is to be handed over.
+        """
         deadline = time.monotonic() + timeout
         self.flush(max(timeout - min(_JOIN, timeout / 4), 0.0))
         with self._changed:
@@ -89,8 +92,10 @@ class Sender:
             left = [*([self._under_way] if self._under_way else []), *self._queue]
             self._queue.clear()
             self._under_way, self._size = None, 0
-            self._journal.lost(left, "shutdown")
+            if not hand_over:
+                self._journal.lost(left, "shutdown")
             self._journal.queued(0)
+        return left if hand_over else []
 
     def deliver(self, requests: list[Request], timeout: float) -> str | None:
         """Send now, in the calling thread, each request once. None, or in one line the first reason why not all arrived."""
