@@ -34,7 +34,7 @@ from tests.hosts.gentree import generate
 from tests.hosts.recorded import unpack
 from tests.kernel.links import Links as Interfaces
 from tests.kernel.nldev_recording import MACHINE, NUMBER, Recording, encode, hardware_counters, recorded
-from tests.sources.rdma_host import stats, values
+from tests.sources.rdma_host import metric, stats, values
 from tests.threads import threads
 
 SHOWN = json.loads((MACHINE / "iproute2.json").read_text())
@@ -125,9 +125,9 @@ def test_objects_of_a_process_have_the_name_of_its_executable(tmp_path: Path) ->
         return {(each.attributes.get("process.pid"), each.attributes.get("process.executable.name")) for each in series}
 
     assert names("rdma.process.memory.registered") >= {(pid, "ib_write_bw")}
-    for metric in ("rdma.process.resources", "rdma.process.queue_pairs"):
-        assert {name for each, name in names(metric) if each == pid} == {"ib_write_bw"}
-        assert {name for each, name in names(metric) if each != pid} == {None}
+    for row in ("rdma.process.resources", "rdma.process.queue_pairs"):
+        assert {name for each, name in names(row) if each == pid} == {"ib_write_bw"}
+        assert {name for each, name in names(row) if each != pid} == {None}
     (directory / "exe").unlink()  # nobody looks at it again
     assert names("rdma.process.memory.registered") >= {(pid, "ib_write_bw")}
     directory.rename(tmp_path / "gone")
@@ -250,8 +250,14 @@ def test_counter_sets_of_queue_pairs_carry_the_pid(tmp_path: Path) -> None:
     }  # fmt: skip
     where = request(DEV_INDEX=RXE1, PORT_INDEX=1, STAT_RES=19)
     says(recording, 17, DUMP, where, encode({"DEV_INDEX": RXE1, "PORT_INDEX": 1, "STAT_COUNTER": [entry]}))
-    reading = Reading(dict(Resources(fs, Chosen(), [device], Nldev(recording)).columns()))
+    resources = Resources(fs, Chosen(), [device], Nldev(recording))
+    reading = Reading(dict(resources.columns()))
     assert values(reading, "rdma.qp.stat") == {(4711, "rxe1", 1, 7, "RC", "out_of_sequence"): 5}
+    others = Resources(fs, Chosen(), [device], Nldev(recording))  # another device has come
+    others.keep(resources, {device.ports[0].owner})
+    row = metric(reading, "rdma.qp.stat")
+    assert row
+    assert dict(others.columns())[row].series is reading.columns[row].series
 
 
 def test_the_state_of_all_ports_is_one_question_per_device(tmp_path: Path) -> None:

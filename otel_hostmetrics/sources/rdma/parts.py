@@ -66,6 +66,8 @@ class Parts:
             self._modules, before._modules = before._modules, None
         if self._nldev is before._nldev and _numbers(self.devices) == _numbers(before.devices):
             self._resources = before._resources
+        elif self._resources and before._resources:
+            self._resources.keep(before._resources, {owner for owner in present if owner.device not in anew})
 
     def columns(self) -> Iterator[tuple[Metric, Column]]:
         """Read what is due."""

@@ -9,7 +9,7 @@ PID namespace is the cure. A thread that ends between the kernel's answer and ou
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 from typing import TypeAlias, TypeVar
 
 from otel_hostmetrics.catalogue import rdma as rows
@@ -61,6 +61,10 @@ class Resources:
             "srq": nldev.shared_receive_queues,
             "cm_id": nldev.connections,
         }
+
+    def keep(self, before: Resources, present: Container[Owner]) -> None:
+        """Go on where *before* has come to: counters of queue pairs of devices that are *present* still."""
+        self._tables.keep(before._tables, present)
 
     def columns(self) -> Iterator[tuple[Metric, Column]]:
         self.problems = []
