@@ -47,10 +47,10 @@ def test_a_container_has_its_name_and_image(engine: dockerd.Dockerd, container: 
 
 
 def test_by_the_default_path_of_its_files(engine: dockerd.Dockerd, container: Loaded) -> None:
-    """As on a host whose dockerd has its data in /var/lib/docker."""
-    host = engine.bundles.parents[1] / "host"
+    """As on a host whose /var/lib/docker/containers is a link elsewhere: it is followed as the host sees it, below its root."""
+    host = engine.bundles.parents[1]
     (host / "var/lib/docker").mkdir(parents=True)
-    (host / "var/lib/docker/containers").symlink_to(engine.bundles)
+    (host / "var/lib/docker/containers").symlink_to("/" / engine.bundles.relative_to(host))
     for name in ("proc", "sys"):
         (host / name).symlink_to(f"/{name}")
     labels = labels_of(container.program, ("--root", str(host)))
