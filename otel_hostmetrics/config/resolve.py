@@ -40,6 +40,7 @@ def resolve(flags: Layer, environ: Mapping[str, str], path: str | None, sources:
     otel = standard.read(environ, settled={*flags, *own})
     layers = (otel.defaults, file.read(path) if path is not None else {}, otel.layer, own, flags)
     values, origins = _merged(layers)
+    _secure(values, origins)
     settings = _built(values)
     check(settings, origins, sources)
     return Resolved(settings, origins, (*notices, *otel.notices))
@@ -60,6 +61,13 @@ def _merged(layers: tuple[Layer, ...]) -> tuple[dict[str, Any], dict[str, str]]:
             else:
                 values[name], origins[name] = value, given.origin
     return values, origins
+
+
+def _secure(values: dict[str, Any], origins: dict[str, str]) -> None:
+    """Whether there is TLS, where the endpoint is a standard variable's and nobody has said."""
+    endpoint, origin = values["otlp.endpoint"], origins["otlp.endpoint"]
+    if values["otlp.insecure"] is None and standard.implies_tls(endpoint, origin):
+        values["otlp.insecure"], origins["otlp.insecure"] = False, f"{origin} without a scheme"
 
 
 def _built(values: Mapping[str, Any]) -> Settings:

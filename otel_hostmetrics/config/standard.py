@@ -61,6 +61,14 @@ def read(environ: Mapping[str, str], settled: Collection[str] = ()) -> Standard:
     return Standard(layer, defaults, [*notices, *_suspect(layer)])
 
 
+def implies_tls(endpoint: str, origin: str) -> bool:
+    """Whether an endpoint of this *origin* is one of the standard variables' for TLS: OTEL_EXPORTER_OTLP_INSECURE is false by default.
+
+    The variable concerns endpoints without http and https. A unix: socket does not leave the host, so it stays as it is (as in Go's SDK).
+    """
+    return origin.startswith("environment OTEL_EXPORTER_OTLP_") and not endpoint.lower().startswith(("http://", "https://", "unix:/"))
+
+
 def _first(variables: Mapping[str, str], *names: str) -> tuple[str, str] | None:
     return next(((name, variables[name]) for name in names if name in variables), None)
 

@@ -8,6 +8,7 @@ from otel_hostmetrics.config import standard
 from otel_hostmetrics.config.resolve import has_exit, resolve, with_exit
 from otel_hostmetrics.config.schema import ConfigError, Given
 from otel_hostmetrics.config.show import value_of
+from otel_hostmetrics.export.otlp.channel import target
 
 OTLP = "OTEL_EXPORTER_OTLP_"
 
@@ -50,6 +51,38 @@ def test_own_wins_over_metrics_wins_over_general(name, general, metrics, own, ke
 def test_client_certificate_and_key_come_as_a_pair():
     found = settings({f"{OTLP}CLIENT_KEY": "/dev/null", f"{OTLP}METRICS_CLIENT_CERTIFICATE": "/dev/zero"}).otlp
     assert (found.key_file, found.cert_file) == ("/dev/null", "/dev/zero")
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "environ", "tls"),
+    [
+        ("c:4317", {}, True),
+        ("localhost:4317", {}, True),
+        (" dns:///c ", {}, True),
+        ("http://c:4317", {}, False),
+        ("unix:///run/otlp.sock", {}, False),  # does not leave the host
+        ("c:4317", {f"{OTLP}INSECURE": "true"}, False),
+        ("c:4317", {"OTEL_HOSTMETRICS_OTLP__INSECURE": "true"}, False),
+        ("c:4317", {"OTEL_HOSTMETRICS_OTLP__ENDPOINT": "own:4317"}, False),
+    ],
+)
+@pytest.mark.parametrize("form", ["", "METRICS_"])
+def test_a_standard_endpoint_without_a_scheme_means_tls(form, endpoint, environ, tls):
+    """OTEL_EXPORTER_OTLP_INSECURE is false by default; our own flag and variable say: no scheme = plaintext."""
+    assert target(settings({f"{OTLP}{form}ENDPOINT": endpoint} | environ).otlp).tls is tls
+
+
+def test_a_flag_keeps_its_plaintext_beside_a_standard_endpoint():
+    assert not target(settings({f"{OTLP}ENDPOINT": "c:4317"}, otlp__endpoint="localhost:4317").otlp).tls
+
+
+@pytest.mark.parametrize(("text", "tls"), [("{insecure: true}", False), ("{insecure: }", True), ("{endpoint: weaker:1}", True)])
+def test_the_file_may_say_that_a_standard_endpoint_is_plaintext(tmp_path, text, tls):
+    path = tmp_path / "x.yaml"
+    path.write_text(f"otlp: {text}")
+    found = resolve({}, {f"{OTLP}ENDPOINT": "c:4317"}, str(path), tuple)
+    assert target(found.settings.otlp).tls is tls
+    assert found.origins["otlp.insecure"] == (f"environment {OTLP}ENDPOINT without a scheme" if tls else str(path))
 
 
 @pytest.mark.parametrize("text", ["delta", "DELTA", "Delta"])
