@@ -27,7 +27,12 @@ def convert(key: Key, given: Given) -> object:
     except (msgspec.ValidationError, ValueError) as error:
         got = "***" if key.secret else _shown(given.raw)
         raise ConfigError(key.name, f"{_expected(key, str(error))}, got {got}", given.origin) from None
-    return value
+    return _folded(value) if key.name == "otlp.headers" and isinstance(value, dict) else value
+
+
+def _folded(headers: dict[str, str]) -> dict[str, str]:
+    """Names know no case: whichever layer is stronger replaces the header, however it is written."""
+    return {name.strip().lower(): value for name, value in headers.items()}
 
 
 def pairs(text: str) -> dict[str, str]:

@@ -195,6 +195,13 @@ def test_mappings_merge_name_by_name_over_the_layers(tmp_path):
     assert "OTEL_RESOURCE_ATTRIBUTES" in found.origins["resource.attributes"]
 
 
+def test_a_stronger_layer_replaces_a_header_in_whatever_case(tmp_path):
+    """Header names know no case: both would be sent."""
+    environ = {"OTEL_EXPORTER_OTLP_HEADERS": "authorization=new,X-Tenant=a"}
+    found = resolved(environ, "otlp: {headers: {Authorization: old, X-Rack: r1}}", tmp_path)
+    assert found.settings.otlp.headers == {"authorization": "new", "x-rack": "r1", "x-tenant": "a"}
+
+
 def test_an_empty_own_variable_turns_off_what_a_standard_one_turned_on():
     environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://gw:4317", "OTEL_HOSTMETRICS_OTLP__ENDPOINT": ""}
     assert resolved(environ).settings.otlp.endpoint == ""
