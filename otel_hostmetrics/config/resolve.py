@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -14,6 +14,7 @@ from otel_hostmetrics.config.values import convert
 from otel_hostmetrics.settings import Settings
 
 DEFAULT = "default"
+_SERVICE_NAME = "service.name"
 _DEFAULT_EXIT = "default, no exporter is configured"
 
 
@@ -54,13 +55,23 @@ def _merged(layers: tuple[Layer, ...]) -> tuple[dict[str, Any], dict[str, str]]:
     values: dict[str, Any] = {name: key.default for name, key in KEYS.items()}
     origins = dict.fromkeys(KEYS, DEFAULT)
     for layer in layers:
-        for name, given in layer.items():
-            value = convert(KEYS[name], given)
+        for name, value, origin in _converted(layer):
             if isinstance(value, dict) and values[name]:
-                values[name], origins[name] = values[name] | value, f"{origins[name]}, {given.origin}"
+                values[name], origins[name] = values[name] | value, f"{origins[name]}, {origin}"
             else:
-                values[name], origins[name] = value, given.origin
+                values[name], origins[name] = value, origin
     return values, origins
+
+
+def _converted(layer: Layer) -> Iterator[tuple[str, Any, str]]:
+    """(key, value, origin). The attribute ``service.name`` is the key of that name, which wins over it within a layer only."""
+    for name, given in layer.items():
+        value: Any = convert(KEYS[name], given)
+        if name == "resource.attributes" and _SERVICE_NAME in value:
+            if "resource.service_name" not in layer:
+                yield "resource.service_name", value[_SERVICE_NAME], given.origin
+            value = {key: text for key, text in value.items() if key != _SERVICE_NAME}
+        yield name, value, given.origin
 
 
 def _secure(values: dict[str, Any], origins: dict[str, str]) -> None:

@@ -13,7 +13,6 @@ from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 from otel_hostmetrics.config.schema import ConfigError, Given, Layer
-from otel_hostmetrics.config.values import pairs
 
 ENDPOINT = "http://localhost:4317"  # the specification's default for OTLP over gRPC
 LISTEN = "localhost:9464"  # and for the Prometheus exporter
@@ -100,14 +99,7 @@ def _milliseconds(key: str, name: str, text: str) -> str:
 def _resource(variables: Mapping[str, str]) -> Layer:
     layer: Layer = {}
     if "OTEL_RESOURCE_ATTRIBUTES" in variables:
-        origin = "environment OTEL_RESOURCE_ATTRIBUTES"
-        try:
-            attributes = pairs(variables["OTEL_RESOURCE_ATTRIBUTES"])
-        except ValueError as error:
-            raise ConfigError("resource.attributes", str(error), origin) from None
-        if "service.name" in attributes:
-            layer["resource.service_name"] = Given(attributes.pop("service.name"), origin)
-        layer["resource.attributes"] = Given(attributes, origin)
+        layer["resource.attributes"] = Given(variables["OTEL_RESOURCE_ATTRIBUTES"], "environment OTEL_RESOURCE_ATTRIBUTES")
     if "OTEL_SERVICE_NAME" in variables:
         layer["resource.service_name"] = Given(variables["OTEL_SERVICE_NAME"], "environment OTEL_SERVICE_NAME")
     return layer

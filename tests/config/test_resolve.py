@@ -202,6 +202,26 @@ def test_a_stronger_layer_replaces_a_header_in_whatever_case(tmp_path):
     assert found.settings.otlp.headers == {"authorization": "new", "x-rack": "r1", "x-tenant": "a"}
 
 
+@pytest.mark.parametrize(
+    ("environ", "name", "attributes"),
+    [
+        ({}, "file", {"team": "a"}),
+        ({"OTEL_SERVICE_NAME": "env"}, "env", {"team": "a"}),
+        ({"OTEL_RESOURCE_ATTRIBUTES": "service.name=env,team=b"}, "env", {"team": "b"}),
+        ({"OTEL_RESOURCE_ATTRIBUTES": "service.name=weak", "OTEL_SERVICE_NAME": "env"}, "env", {"team": "a"}),
+        ({"OTEL_SERVICE_NAME": "weak", "OTEL_HOSTMETRICS_RESOURCE__ATTRIBUTES": "service.name=env"}, "env", {"team": "a"}),
+    ],
+)
+def test_service_name_as_an_attribute_is_the_service_s_name_of_its_layer(tmp_path, environ, name, attributes):
+    found = resolved(environ, "resource: {attributes: {service.name: file, team: a}}", tmp_path)
+    assert (found.settings.resource.service_name, found.settings.resource.attributes) == (name, attributes)
+
+
+def test_within_a_layer_the_key_wins_over_the_attribute(tmp_path):
+    found = resolved({}, "resource: {attributes: {service.name: attribute}, service_name: key}", tmp_path)
+    assert (found.settings.resource.service_name, found.settings.resource.attributes) == ("key", {})
+
+
 def test_an_empty_own_variable_turns_off_what_a_standard_one_turned_on():
     environ = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://gw:4317", "OTEL_HOSTMETRICS_OTLP__ENDPOINT": ""}
     assert resolved(environ).settings.otlp.endpoint == ""
