@@ -38,11 +38,13 @@ def resolve(flags: Layer, environ: Mapping[str, str], path: str | None, sources:
     are named. Raises ConfigError.
     """
     own, notices = environment.read(environ)
-    otel = standard.read(environ, settled={*flags, *own})
+    otel = standard.read(environ)
     layers = (otel.defaults, file.read(path) if path is not None else {}, otel.layer, own, flags)
     values, origins = _merged(layers)
     _secure(values, origins)
     settings = _built(values)
+    if settings.otlp.endpoint and "otlp.endpoint" not in {*flags, *own}:  # a flag or variable of our own has said that it is gRPC
+        standard.check_protocol(environ)
     check(settings, origins, sources)
     return Resolved(settings, origins, (*notices, *otel.notices))
 

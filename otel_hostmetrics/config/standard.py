@@ -9,7 +9,7 @@ opentelemetry-python issue 4044: a value that can only be meant so is pointed ou
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from otel_hostmetrics.config.schema import ConfigError, Given, Layer
@@ -45,19 +45,21 @@ def disabled(environ: Mapping[str, str]) -> bool:
     return environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
 
 
-def read(environ: Mapping[str, str], settled: Collection[str] = ()) -> Standard:
-    """Translate to this program's keys; *settled* are those that something stronger has given.
-
-    Raises ConfigError for what cannot be meant: a duration that is no number, an exporter or a protocol there is not.
-    """
-    variables = {name: text.strip() for name, text in environ.items() if name.startswith("OTEL_") and text.strip()}
+def read(environ: Mapping[str, str]) -> Standard:
+    """Translate to this program's keys. Raises ConfigError for what cannot be meant: a duration that is no number, an unknown exporter."""
+    variables = _variables(environ)
     layer = _otlp(variables) | _resource(variables) | _agent(variables)
     layer |= _prometheus(variables)
     chosen, notices = _chosen(variables)
     defaults = _select(chosen, layer)
-    if chosen is None or "otlp" in chosen:
-        _check_protocol(variables, settled)
     return Standard(layer, defaults, [*notices, *_suspect(layer)])
+
+
+def check_protocol(environ: Mapping[str, str]) -> None:
+    """Raise ConfigError if the variables ask for another protocol than gRPC."""
+    found = _first(_variables(environ), "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
+    if found and found[1].lower() != "grpc":
+        raise ConfigError(found[0], f"expected grpc, the only protocol there is, got {found[1][:60]!r}", "environment")
 
 
 def implies_tls(endpoint: str, origin: str) -> bool:
@@ -66,6 +68,10 @@ def implies_tls(endpoint: str, origin: str) -> bool:
     The variable concerns endpoints without http and https. A unix: socket does not leave the host, so it stays as it is (as in Go's SDK).
     """
     return origin.startswith("environment OTEL_EXPORTER_OTLP_") and not endpoint.lower().startswith(("http://", "https://", "unix:/"))
+
+
+def _variables(environ: Mapping[str, str]) -> dict[str, str]:
+    return {name: text.strip() for name, text in environ.items() if name.startswith("OTEL_") and text.strip()}
 
 
 def _first(variables: Mapping[str, str], *names: str) -> tuple[str, str] | None:
@@ -150,13 +156,6 @@ def _select(chosen: set[str] | None, layer: Layer) -> Layer:
             else:
                 layer[key] = Given("", SELECTION)
     return defaults
-
-
-def _check_protocol(variables: Mapping[str, str], settled: Collection[str]) -> None:
-    """A flag or variable of our own that names the endpoint has already said that it is gRPC."""
-    found = _first(variables, "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
-    if found and found[1].lower() != "grpc" and "otlp.endpoint" not in settled:
-        raise ConfigError(found[0], f"expected grpc, the only protocol there is, got {found[1][:60]!r}", "environment")
 
 
 def _suspect(layer: Layer) -> list[str]:

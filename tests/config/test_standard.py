@@ -145,10 +145,13 @@ def test_none_leaves_no_exit_although_prometheus_is_the_default():
     ("environ", "message"),
     [
         (
-            {f"{OTLP}PROTOCOL": "http/protobuf"},
+            {f"{OTLP}PROTOCOL": "http/protobuf", f"{OTLP}ENDPOINT": "http://c:4318/v1/metrics"},
             "OTEL_EXPORTER_OTLP_PROTOCOL: expected grpc, the only protocol there is, got 'http/protobuf'",
         ),
-        ({f"{OTLP}METRICS_PROTOCOL": "http/json", f"{OTLP}PROTOCOL": "grpc"}, "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL: expected grpc"),
+        (
+            {f"{OTLP}METRICS_PROTOCOL": "http/json", f"{OTLP}PROTOCOL": "grpc", "OTEL_METRICS_EXPORTER": "otlp"},
+            "OTEL_EXPORTER_OTLP_METRICS_PROTOCOL: expected grpc",
+        ),
         (
             {f"{OTLP}TIMEOUT": "10s"},
             "otlp.timeout: expected a whole number of milliseconds, got '10s' (from environment OTEL_EXPORTER_OTLP_TIMEOUT)",
@@ -175,8 +178,24 @@ def test_a_flag_that_names_the_endpoint_has_said_grpc():
     assert settings({f"{OTLP}PROTOCOL": "http/protobuf"}, otlp__endpoint="c:4317").otlp.endpoint == "c:4317"
 
 
-def test_a_protocol_is_of_no_concern_where_otlp_is_not_chosen():
-    assert settings({f"{OTLP}PROTOCOL": "http/protobuf", "OTEL_METRICS_EXPORTER": "prometheus"}).otlp.endpoint == ""
+@pytest.mark.parametrize(
+    "environ",
+    [
+        {},
+        {"OTEL_METRICS_EXPORTER": "prometheus", f"{OTLP}ENDPOINT": "http://c:4318"},
+        {"OTEL_HOSTMETRICS_OTLP__ENDPOINT": "", f"{OTLP}ENDPOINT": "http://c:4318"},
+    ],
+)
+def test_a_protocol_is_of_no_concern_where_nothing_goes_out_by_otlp(environ):
+    """Many set it for all programs of a host."""
+    assert settings({f"{OTLP}PROTOCOL": "http/protobuf"} | environ).otlp.endpoint == ""
+
+
+def test_a_protocol_concerns_the_files_endpoint(tmp_path):
+    path = tmp_path / "x.yaml"
+    path.write_text("otlp: {endpoint: gateway:4317}")
+    with pytest.raises(ConfigError, match="expected grpc"):
+        resolve({}, {f"{OTLP}PROTOCOL": "http/protobuf"}, str(path), tuple)
 
 
 @pytest.mark.parametrize(("text", "told"), [("10", True), ("10000", False)])
