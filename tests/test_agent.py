@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
+from opentelemetry.proto.metrics.v1.metrics_pb2 import AGGREGATION_TEMPORALITY_CUMULATIVE, AGGREGATION_TEMPORALITY_DELTA
 from prometheus_client.parser import text_string_to_metric_families
 
 from otel_hostmetrics.catalogue import agent as rows
@@ -64,6 +65,18 @@ def values(request: ExportMetricsServiceRequest, name: str) -> dict[tuple[str, .
             for point in getattr(metric, metric.WhichOneof("data")).data_points:
                 key = tuple(sorted(str(getattr(pair.value, str(pair.value.WhichOneof("value")))) for pair in point.attributes))
                 found[key] = getattr(point, point.WhichOneof("value"))
+    return found
+
+
+def temporality(request: ExportMetricsServiceRequest, name: str) -> int:
+    """Of the histogram called *name*."""
+    (found,) = {
+        metric.histogram.aggregation_temporality
+        for each in request.resource_metrics
+        for scope in each.scope_metrics
+        for metric in scope.metrics
+        if metric.name == name
+    }
     return found
 
 
@@ -207,6 +220,23 @@ def test_a_stop_in_the_middle_of_a_reload_keeps_its_time(said, tmp_path):
             os.kill(running_.pid, signal.SIGTERM)
             assert running_.process.wait(10) == 0
             assert time.monotonic() - began < 3.2, "the new configuration, then 2 s"
+
+
+@pytest.mark.parametrize("pipeline", ["native", "sdk"])
+def test_a_reload_changes_the_temporality(said, tmp_path, collector, pipeline):
+    path = tmp_path / "agent.yaml"
+    endpoint = f"'127.0.0.1:{collector.port}'"
+    form = f"general: {{interval: 0.2s, sources: [agent], pipeline: {pipeline}}}\notlp: {{endpoint: {endpoint}, temporality: %s}}\n"
+    path.write_text(form % "cumulative")
+    with agent(said, "--config", str(path)) as running_:
+        collector.wait(2)
+        assert temporality(collector.accepted[-1], rows.SOURCE_DURATION.name) == AGGREGATION_TEMPORALITY_CUMULATIVE
+        path.write_text(form % "delta")
+        os.kill(running_.pid, signal.SIGHUP)
+        running_.wait_for("runs: ", times=2)
+        collector.wait(len(collector.times) + 3)
+        assert temporality(collector.accepted[-1], rows.SOURCE_DURATION.name) == AGGREGATION_TEMPORALITY_DELTA
+        assert running_.stop()[0] == 0
 
 
 def test_a_reload_that_changes_nothing_or_is_wrong_leaves_it_running(said, tmp_path):

@@ -7,7 +7,6 @@ names are the same, counters start when they are first seen, a collector that is
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -15,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import grpc
+from opentelemetry.sdk import metrics as sdk
 from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import MetricReader, PeriodicExportingMetricReader
+from opentelemetry.sdk.metrics.export import AggregationTemporality, MetricReader, PeriodicExportingMetricReader
 from opentelemetry.sdk.metrics.view import View
 from opentelemetry.sdk.resources import Resource
 
@@ -31,6 +31,12 @@ from otel_hostmetrics.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from otel_hostmetrics.export.otlp.request import Request
+_DELTA: dict[str, tuple[type, ...]] = {
+    "cumulative": (),
+    "delta": (sdk.Counter, sdk.ObservableCounter, sdk.Histogram),
+    "lowmemory": (sdk.Counter, sdk.Histogram),
+}
+_SUMS = (sdk.Counter, sdk.ObservableCounter, sdk.UpDownCounter, sdk.ObservableUpDownCounter, sdk.Histogram)
 
 
 class Stock:
@@ -72,13 +78,13 @@ class Stock:
 
         otlp, interval = self._settings.otlp, self._settings.general.interval
         target = channel.target(otlp)
-        os.environ["OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE"] = otlp.temporality  # the SDK's own switch for it
         exporter = OTLPMetricExporter(
             endpoint=target.name,
             insecure=not target.tls,
             credentials=_credentials(otlp) if target.tls else None,
             headers=channel.metadata(otlp.headers),  # type: ignore[arg-type]
             timeout=otlp.timeout,
+            preferred_temporality=_temporality(otlp),
             compression=grpc.Compression.Gzip if otlp.compression == "gzip" else grpc.Compression.NoCompression,
         )
         self._exits.append(f"OTLP to {otlp.endpoint} every {interval} (SDK)")
@@ -133,6 +139,12 @@ class Stock:
         while self._close:
             self._close.pop()()
         return self._native.close(budget)
+
+
+def _temporality(otlp: Otlp) -> dict[type, AggregationTemporality]:
+    """Of every instrument, so that OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE has no say: it is one layer of our settings."""
+    delta = _DELTA[otlp.temporality]
+    return {kind: AggregationTemporality.DELTA if kind in delta else AggregationTemporality.CUMULATIVE for kind in _SUMS}
 
 
 def _credentials(otlp: Otlp) -> grpc.ChannelCredentials:
