@@ -28,7 +28,7 @@ class Journal:
         self._trouble: set[str] = set()  # what was logged of the present outage; empty while all is well
         self._since = 0.0
         self._lost_requests = self._lost_points = 0
-        self._messages: set[str] = set()
+        self._told: set[tuple[str, bool]] = set()  # messages of partial success, and whether points were rejected
         telemetry.set(rows.EXPORT_QUEUE_CAPACITY, capacity, _EXPORTER)
         self.queued(0)
 
@@ -42,15 +42,16 @@ class Journal:
         self._telemetry.record(rows.EXPORT_DURATION, seconds, attributes)
 
     def accepted(self, request: Request, partial: PartialSuccess) -> None:
-        """Count points taken and rejected; each distinct message of the collector is logged once."""
+        """Count points taken and rejected; each distinct message of the collector is logged once, as a rejection and as a warning."""
         rejected = min(partial.rejected, request.points)
         self._telemetry.add(rows.EXPORT_POINTS, request.points - rejected, _EXPORTER)
         if rejected:
             self._telemetry.add(rows.EXPORT_POINTS, rejected, _because("rejected"))
-        if (rejected or partial.message) and partial.message not in self._messages and len(self._messages) < _MOST_MESSAGES:
-            self._messages.add(partial.message)
-            reason = partial.message or "no reason given"
-            _log.warning("collector %s rejected %d of %d points: %s", self._endpoint, rejected, request.points, reason)
+        told = (partial.message, rejected > 0)
+        if any(told) and told not in self._told and len(self._told) < _MOST_MESSAGES:
+            self._told.add(told)
+            what = f"rejected {rejected} of {request.points} points" if rejected else "warns"
+            _log.warning("collector %s %s: %s", self._endpoint, what, partial.message or "no reason given")
 
     def failed(self, outcome: Outcome) -> None:
         """Log the first failure of an outage that may pass, and the first that will not."""

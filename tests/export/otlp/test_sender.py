@@ -146,16 +146,18 @@ def test_partial_success_is_counted_and_each_message_told_once(caplog):
             partial(1, "too old"),
             partial(1, "too\nnew"),
             partial(0, "be careful"),
+            partial(0, "be careful"),
             partial(99, "too old"),
+            partial(1, "be careful"),
         ]
-        for _ in range(5):
+        for _ in range(7):
             sender.submit([_request(points=3)])
         assert sender.flush(5)
     counts = _counts(telemetry)
-    assert counts[rows.EXPORT_POINTS, "rejected"] == 2 + 1 + 1 + 0 + 3  # no more than there were
-    assert counts[rows.EXPORT_POINTS, ""] == 15 - 7
-    assert [line.split("rejected ")[1] for line in _lines(caplog)] == [
-        "2 of 3 points: too old", "1 of 3 points: too new", "0 of 3 points: be careful",
+    assert counts[rows.EXPORT_POINTS, "rejected"] == 2 + 1 + 1 + 0 + 0 + 3 + 1  # no more than there were
+    assert counts[rows.EXPORT_POINTS, ""] == 21 - 8
+    assert [line.split(f":{collector.port} ")[1] for line in _lines(caplog)] == [
+        "rejected 2 of 3 points: too old", "rejected 1 of 3 points: too new", "warns: be careful", "rejected 1 of 3 points: be careful",
     ]  # fmt: skip
 
 
