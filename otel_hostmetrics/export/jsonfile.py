@@ -26,7 +26,7 @@ _log = logging.getLogger(__name__)
 _LATEST = "latest.json"
 _PREFIX = "snapshot_"
 _PARTIAL = re.compile(r"\.(latest|snapshot_\d{8}T\d{6}Z)\.json\.\d{1,10}", re.ASCII)
-_ABANDONED = 60.0  # s: whole files take milliseconds to write; by its age, as a pid of another container means nothing here
+_ABANDONED = 60.0  # s: whole files take milliseconds to write; by its age, as its writer is not known
 
 
 def document(batch: Batch, resource: Attributes) -> bytes:
@@ -171,10 +171,12 @@ class Files:
         return path
 
     def _replace(self, target: Path, blob: bytes) -> None:
-        partial = self._directory / f".{target.name}.{os.getpid()}"
+        # A name nobody knows beforehand, and no file or link that is there already: the folder may be one that all write to.
+        partial = self._directory / f".{target.name}.{int.from_bytes(os.urandom(4))}"
+        # Readable by the agent's user and group: the files name processes and containers of everybody.
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o640)
         try:
-            # Readable by the agent's user and group: the files name processes and containers of everybody.
-            with open(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o640), "wb") as file:
+            with open(descriptor, "wb") as file:
                 file.write(blob)
             partial.replace(target)
         except OSError:

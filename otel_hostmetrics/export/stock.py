@@ -31,6 +31,7 @@ from otel_hostmetrics.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from otel_hostmetrics.export.otlp.request import Request
+
 _DELTA: dict[str, tuple[type, ...]] = {
     "cumulative": (),
     "delta": (sdk.Counter, sdk.ObservableCounter, sdk.Histogram),

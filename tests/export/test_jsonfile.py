@@ -144,6 +144,30 @@ def test_what_a_killed_agent_left_is_removed_and_nothing_else(tmp_path):
     assert set(tmp_path.iterdir()) == {*others, link, now}
 
 
+def test_a_link_that_somebody_laid_leads_nowhere(tmp_path):
+    """In a folder that all may write to, such as /tmp: at the names that a pid tells beforehand, and at those of whole files."""
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    out = tmp_path / "out"
+    out.mkdir()
+    names = ("latest.json", "snapshot_20270115T080000Z.json")
+    for name in (*names, *(f".{name}.{os.getpid()}" for name in names)):
+        (out / name).symlink_to(victim)
+    files(out).write(batch())
+    assert victim.read_text() == "precious"
+    assert [(out / name).is_symlink() for name in names] == [False, False]
+
+
+def test_what_an_agent_left_at_this_moment_is_in_nobodys_way(tmp_path):
+    """In a container the agent after it has the same pid; the partial file is not old enough to be removed."""
+    (tmp_path / f".latest.json.{os.getpid()}").write_bytes(b"{")
+    writer = files(tmp_path)
+    writer.start()
+    writer.close()
+    writer.write(batch(7))
+    assert _latest(tmp_path) == 7
+
+
 def test_others_cannot_read_them(tmp_path):
     """They name everybody's processes and containers."""
     before = os.umask(0)
