@@ -62,9 +62,21 @@ class Series:
         return f"{self.metric.name}{{{pairs}}}"
 
 
+class Scope(NamedTuple):
+    """The library that made an instrument: OpenTelemetry's instrumentation scope."""
+
+    name: str
+    version: str = ""
+    schema_url: str = ""
+    attributes: tuple[tuple[str, AttributeValue], ...] = ()
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Metric:
-    """One row of the catalogue. Instruments, METRICS.md, dashboards and tests are derived from rows only."""
+    """One row of the catalogue, or what an instrument of a third party measures.
+
+    Instruments, METRICS.md, dashboards and tests are derived from rows only.
+    """
 
     name: str
     kind: Kind
@@ -79,6 +91,7 @@ class Metric:
     combine: Combine = Combine.SUM
     enabled: bool = True
     stability: str = "development"
+    scope: Scope | None = None  # of a third party's metric; None: this agent's own
 
     def series(self, attributes: Attributes, start_ns: int = 0, resource: Attributes | None = None) -> Series:
         """Bind attribute values. Raises TypeError if a required one is missing or one is unknown.

@@ -1,18 +1,24 @@
-"""The handles a Meter gives out, on the public API's classes."""
+"""The handles a Meter gives out, on the public API's classes.
+
+What cannot be recorded is said and left out: the API's methods do not raise.
+"""
 
 from __future__ import annotations
 
 import bisect
 import logging
 import math
+from collections.abc import Callable
 from typing import Any
 
 from opentelemetry import metrics as api
 from opentelemetry.context import Context
 
-from otel_hostmetrics.catalogue.model import Kind
+from otel_hostmetrics.catalogue.model import Kind, Metric, Number, Series
+from otel_hostmetrics.export import observed
+from otel_hostmetrics.export.observed import NotAllowed
 from otel_hostmetrics.export.streams import Recorded
-from otel_hostmetrics.model import Distribution
+from otel_hostmetrics.model import Distribution, Measurement
 
 _log = logging.getLogger(__name__)
 
@@ -22,10 +28,12 @@ class Counter(api.Counter, api.UpDownCounter):
         self._stream = stream
 
     def add(self, amount: float, attributes: Any = None, context: Context | None = None) -> None:  # noqa: ARG002 - the API's signature
-        if amount < 0 and self._stream.metric.kind is Kind.COUNTER:
-            _log.warning("%s: a counter cannot go down by %s", self._stream.metric.name, amount)
-            return
-        self._stream.change(attributes, lambda total: amount if total is None else total + amount)
+        def put(plus: Number) -> None:
+            if plus < 0 and self._stream.metric.kind is Kind.COUNTER:
+                raise NotAllowed(f"a counter cannot go down by {plus}")
+            self._stream.change(attributes, lambda total: plus if total is None else total + plus)
+
+        _attempt(self._stream.metric, amount, put)
 
 
 class Gauge(api._Gauge):  # noqa: SLF001 - the API's own name for its public synchronous gauge
@@ -33,7 +41,7 @@ class Gauge(api._Gauge):  # noqa: SLF001 - the API's own name for its public syn
         self._stream = stream
 
     def set(self, amount: float, attributes: Any = None, context: Context | None = None) -> None:  # noqa: ARG002 - the API's signature
-        self._stream.change(attributes, lambda _: amount)
+        _attempt(self._stream.metric, amount, lambda value: self._stream.change(attributes, lambda _: value))
 
 
 class Histogram(api.Histogram):
@@ -41,18 +49,38 @@ class Histogram(api.Histogram):
         self._stream = stream
 
     def record(self, amount: float, attributes: Any = None, context: Context | None = None) -> None:  # noqa: ARG002 - the API's signature
-        if not 0 <= amount < math.inf:  # the specification wants non-negative ones; NaN would stay in the sum for ever
-            _log.warning("%s: a histogram cannot record %s", self._stream.metric.name, amount)
-            return
+        _attempt(self._stream.metric, amount, lambda value: self._stream.change(attributes, lambda old: self._with(old, value)))
+
+    def _with(self, old: Distribution | None, amount: Number) -> Distribution:
         boundaries = self._stream.metric.boundaries
         slot = bisect.bisect_left(boundaries, amount)
+        old = old or Distribution((0,) * (len(boundaries) + 1), 0.0, amount, amount)
+        counts = (*old.counts[:slot], old.counts[slot] + 1, *old.counts[slot + 1 :])
+        return Distribution(counts, old.sum + amount, min(old.min, amount), max(old.max, amount))
 
-        def put(old: Distribution | None) -> Distribution:
-            old = old or Distribution((0,) * (len(boundaries) + 1), 0.0, amount, amount)
-            counts = (*old.counts[:slot], old.counts[slot] + 1, *old.counts[slot + 1 :])
-            return Distribution(counts, old.sum + amount, min(old.min, amount), max(old.max, amount))
 
-        self._stream.change(attributes, put)
+class Forwarded(api.Histogram):
+    """Hands each value on, to be recorded where it is exported: a provider's histogram cannot be read back into another's."""
+
+    def __init__(self, metric: Metric, forward: Callable[[Measurement], None]) -> None:
+        self._metric = metric
+        self._forward = forward
+
+    def record(self, amount: float, attributes: Any = None, context: Context | None = None) -> None:  # noqa: ARG002 - the API's signature
+        def put(value: Number) -> None:
+            self._forward(Measurement(Series(self._metric, observed.attributes(attributes)), value))
+
+        _attempt(self._metric, amount, put)
+
+
+def _attempt(metric: Metric, amount: object, put: Callable[[Number], None]) -> None:
+    try:
+        value = observed.number(amount)
+        if metric.kind is Kind.HISTOGRAM and not 0 <= value < math.inf:  # not negative: the specification; NaN would stay in the sum
+            raise NotAllowed(f"a histogram cannot record {value}")
+        put(value)
+    except NotAllowed as error:
+        _log.warning("%s: %s", metric.name, error)
 
 
 class Observable(api.ObservableCounter, api.ObservableUpDownCounter, api.ObservableGauge):

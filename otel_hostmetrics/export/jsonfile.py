@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 
-from otel_hostmetrics.catalogue.model import Attributes, Series
+from otel_hostmetrics.catalogue.model import Attributes, Scope, Series
 from otel_hostmetrics.errors import Unavailable, unavailable
 from otel_hostmetrics.model import Batch, Column, Distribution, Family, Reading, Status
 from otel_hostmetrics.settings import Snapshots
@@ -84,7 +84,14 @@ def _problem(problem: Unavailable) -> Mapping[str, str]:
 def _family(family: Family) -> Mapping[str, object]:
     metric = family.metric
     points = [point for _, column in family.columns for point in _points(column)]
-    return {"name": metric.name, "kind": metric.kind.value, "unit": metric.unit, "description": metric.description, "points": points}
+    known = {"name": metric.name, "kind": metric.kind.value, "unit": metric.unit, "description": metric.description, "points": points}
+    return known if metric.scope is None else {"scope": _scope(metric.scope), **known}
+
+
+def _scope(scope: Scope) -> Mapping[str, object]:
+    """Of a third party's metric. As in OTLP, what is empty is left out."""
+    found = {"name": scope.name, "version": scope.version, "schema_url": scope.schema_url, "attributes": dict(scope.attributes)}
+    return {key: value for key, value in found.items() if value}
 
 
 def _points(column: Column) -> list[Mapping[str, object]]:

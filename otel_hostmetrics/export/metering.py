@@ -13,10 +13,11 @@ from typing import overload
 from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvider, Observation
 
 from otel_hostmetrics import __version__
-from otel_hostmetrics.catalogue.model import Attributes, Kind, Metric, Number
+from otel_hostmetrics.catalogue.model import Attributes, Kind, Metric, Number, Scope
 from otel_hostmetrics.model import Column, Measurement, Snapshot
 
 SCOPE = "otel_hostmetrics"
+OWN = Scope(SCOPE, __version__)
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 
 

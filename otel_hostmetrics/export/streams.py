@@ -5,20 +5,21 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from opentelemetry.metrics import CallbackOptions, Observation
 
 from otel_hostmetrics.catalogue.model import Attributes, Metric, Number, Series
+from otel_hostmetrics.errors import Reason, Unavailable, unavailable
 from otel_hostmetrics.export.metering import Replayed
+from otel_hostmetrics.export.observed import Key, NotAllowed, attributes, key, observation, observations
 from otel_hostmetrics.model import Column
 
 _log = logging.getLogger(__name__)
 
 Callback = Callable[[CallbackOptions], Iterable[Observation]] | Generator[Iterable[Observation], CallbackOptions, None]
-_Key = frozenset[tuple[str, object]]
 _OPTIONS = CallbackOptions()
 
 
@@ -36,6 +37,11 @@ class Stream:
     def merge(self, twin: Any) -> None:
         """Take over what a second instrument of the same name and kind would have exported."""
 
+    @property
+    def problems(self) -> Iterable[Unavailable]:
+        """What could not be asked in the last columns()."""
+        return ()
+
 
 class Observed(Stream):
     """An observable instrument's callbacks."""
@@ -46,29 +52,37 @@ class Observed(Stream):
         others = (callback for callback in callbacks or () if not isinstance(callback, Replayed))
         self.callbacks = [_primed(callback) if isinstance(callback, Generator) else callback for callback in others]
         self._began_ns = time.time_ns()
-        self._failed: set[int] = set()
-        self._series: dict[_Key, Series] = {}
+        self._failed: dict[int, Unavailable] = {}  # by the callback's position
+        self._series: dict[Key, Series] = {}
         self._bound: tuple[Series, ...] = ()
 
     def columns(self) -> Iterable[tuple[int, Column]]:
-        foreign: dict[_Key, tuple[Attributes, Number]] = {}
+        foreign: dict[Key, tuple[Attributes, Number]] = {}
         for index, callback in enumerate(self.callbacks):
             try:
-                for each in callback(_OPTIONS):
-                    attributes, value = _checked(each)
-                    foreign[_key(attributes)] = attributes, value  # the last of several with the same attributes counts
-                self._failed.discard(index)
-            except Exception:  # one callback must not stop the others; said once, until it works again
-                if index not in self._failed:
-                    _log.exception("callback of %s failed", self.metric.name)
-                self._failed.add(index)
+                for each in observations(callback(_OPTIONS)):
+                    point = observation(each)
+                    foreign[key(point[0])] = point  # the last of several with the same attributes counts
+                self._failed.pop(index, None)
+            except (Exception, SystemExit) as error:  # one callback must not stop the others, nor the thread
+                self._fail(index, error)
         if foreign:
             yield time.time_ns(), self._bind(foreign)
+
+    def _fail(self, index: int, error: BaseException) -> None:
+        """Said once, until it works again."""
+        if index not in self._failed:
+            _log.error("callback of %s failed", self.metric.name, exc_info=error)
+        self._failed[index] = _why(f"callback of {self.metric.name}", error)
+
+    @property
+    def problems(self) -> Iterable[Unavailable]:
+        return self._failed.values()
 
     def merge(self, twin: Observed) -> None:
         self.callbacks.extend(twin.callbacks)
 
-    def _bind(self, observed: dict[_Key, tuple[Attributes, Number]]) -> Column:
+    def _bind(self, observed: dict[Key, tuple[Attributes, Number]]) -> Column:
         """Observations of others as a column."""
         if not self._series:
             self.metric = replace(self.metric, integer=all(isinstance(value, int) for _, value in observed.values()))
@@ -80,16 +94,10 @@ class Observed(Stream):
         return Column(self._bound, [value for _, value in observed.values()])
 
 
-def _checked(observation: Observation) -> tuple[Attributes, Number]:
-    """Attributes and value of an observation that somebody else made. Raises TypeError or AttributeError for what is none."""
-    if not isinstance(observation.value, (int, float)):
-        raise TypeError(f"{observation.value!r} is not a number")
-    return dict(observation.attributes or {}), observation.value  # type: ignore[arg-type] # the API also allows lists
-
-
-def _key(attributes: Attributes) -> _Key:
-    """Raises TypeError for attribute values that OpenTelemetry does not allow."""
-    return frozenset((name, tuple(value) if isinstance(value, list) else value) for name, value in attributes.items())
+def _why(what: str, error: BaseException) -> Unavailable:
+    if isinstance(error, NotAllowed):
+        return Unavailable(Reason.MALFORMED, what, str(error))
+    return unavailable(error, what) if isinstance(error, OSError) else Unavailable(Reason.UNREADABLE, what, repr(error))
 
 
 def _primed(generator: Generator[Iterable[Observation], CallbackOptions, None]) -> Callable[[CallbackOptions], Iterable[Observation]]:
@@ -104,17 +112,28 @@ class Recorded(Stream):
     def __init__(self, metric: Metric) -> None:
         super().__init__(metric)
         self._lock = threading.Lock()
-        self._cells: dict[_Key, list[Any]] = {}
+        self._cells: dict[Key, list[Any]] = {}
         self._series: tuple[Series, ...] = ()
 
-    def change(self, attributes: Attributes | None, change: Callable[[Any], Any]) -> None:
-        key = _key(attributes or {})
+    def change(self, given: Mapping[str, Any] | None, change: Callable[[Any], Any]) -> None:
+        """Put ``change(old value)`` in place of a cell's value, None if there is none. Raises NotAllowed for such attributes."""
         with self._lock:
-            cell = self._cells.get(key)
-            if cell is None:
-                cell = self._cells[key] = [None]
-                self._series = (*self._series, Series(self.metric, dict(attributes or {}), time.time_ns()))
+            cell = self._known(given) or self._cell(attributes(given))
             cell[0] = change(cell[0])
+
+    def _known(self, given: Mapping[str, Any] | None) -> list[Any] | None:
+        """The cell of attributes that were checked before."""
+        try:
+            return self._cells.get(frozenset(given.items() if given else ()))
+        except (TypeError, AttributeError):  # a list, or no attributes at all
+            return None
+
+    def _cell(self, own: Attributes) -> list[Any]:
+        cell = self._cells.get(key(own))
+        if cell is None:
+            cell = self._cells[key(own)] = [None]
+            self._series = (*self._series, Series(self.metric, own, time.time_ns()))
+        return cell
 
     def columns(self) -> Iterable[tuple[int, Column]]:
         with self._lock:

@@ -91,7 +91,7 @@ def decoded(request: ExportMetricsServiceRequest) -> tuple[list[Any], list[Any],
         for each in request.resource_metrics
         for scope in each.scope_metrics
     ]
-    metrics = [_metric(metric) for each in request.resource_metrics for scope in each.scope_metrics for metric in scope.metrics]
+    metrics = [exported(metric) for each in request.resource_metrics for scope in each.scope_metrics for metric in scope.metrics]
     assert len({metric.name for metric in metrics}) == len(metrics)
     return resources, scopes, {metric.name: metric for metric in metrics}
 
@@ -102,7 +102,7 @@ def _pairs(attributes: Iterable[Any]) -> frozenset[tuple[str, str, Any]]:
     return frozenset(found)
 
 
-def _metric(metric: Any) -> Exported:
+def exported(metric: Any) -> Exported:
     kind = metric.WhichOneof("data")
     data = getattr(metric, kind)
     points = sorted((_point(point, kind) for point in data.data_points), key=lambda point: sorted(map(str, point.attributes)))

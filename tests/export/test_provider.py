@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import itertools
 import logging
 import math
@@ -13,8 +14,10 @@ from typing import Any
 import pytest
 from opentelemetry.metrics import CallbackOptions, Meter, MeterProvider, Observation
 
+from otel_hostmetrics import __version__
 from otel_hostmetrics.catalogue.model import Kind, Metric
-from otel_hostmetrics.export.metering import Observations, Replay
+from otel_hostmetrics.errors import Reason
+from otel_hostmetrics.export.metering import SCOPE, Observations, Replay
 from otel_hostmetrics.export.provider import Provider
 from otel_hostmetrics.model import Column, Distribution, Family, Reading
 from tests.export import everything
@@ -125,18 +128,96 @@ def test_a_callback_that_raises_costs_only_itself_and_is_said_once_until_it_work
 
 @pytest.mark.parametrize(
     "observation",
-    [None, 1, Observation("text"), Observation(None), Observation(1, {"a": {}}), Observation(1, "text")],  # type: ignore[arg-type]
+    [
+        None,
+        1,
+        Observation("text"),  # type: ignore[arg-type]
+        Observation(None),  # type: ignore[arg-type]
+        Observation(1, {"a": {}}),
+        Observation(1, {"a": None}),
+        Observation(1, {"a": b"x"}),
+        Observation(1, {"a": [["x"]]}),
+        Observation(1, {1: "x"}),  # type: ignore[dict-item]
+        Observation(1, "text"),  # type: ignore[arg-type]
+    ],
+    ids=repr,
 )
 def test_what_is_no_observation_costs_its_callback_only(provider, meter, caplog, observation):
     meter.create_observable_gauge("a", [lambda _: [observation], always(Observation(1))])
     meter.create_observable_gauge("b", [lambda _: None])  # type: ignore[list-item,return-value]
     assert found(provider) == {"a": [({}, 1)]}
     assert len(caplog.records) == 2
+    assert [(problem.reason, problem.what) for problem in provider.problems()] == [
+        (Reason.MALFORMED, "callback of a"),
+        (Reason.MALFORMED, "callback of b"),
+    ]
+
+
+def test_why_a_callback_failed_is_told_until_it_works_again(provider, meter):
+    errors: list[BaseException] = [PermissionError(13, "Permission denied"), KeyError("x"), SystemExit(3)]
+
+    def failing(_: CallbackOptions) -> Iterable[Observation]:
+        if errors:
+            raise errors.pop(0)
+        return []
+
+    meter.create_observable_gauge("a", [failing])
+    told = []
+    for _ in range(4):
+        provider.collect()
+        told += [str(problem) for problem in provider.problems()]
+    assert told == [
+        "callback of a: denied: Permission denied",
+        "callback of a: unreadable: KeyError('x')",
+        "callback of a: unreadable: SystemExit(3)",
+    ]
+
+
+class Whole:
+    """As numpy's integers, which are not Python's."""
+
+    def __index__(self) -> int:
+        return 7
+
+
+class Level(float):
+    def __repr__(self) -> str:
+        return "Level()"
+
+
+class Color(enum.IntEnum):
+    RED = 1
+
+
+class Word(enum.StrEnum):
+    HI = "hi"
+
+
+def test_numbers_and_text_of_any_class_become_plain_ones(provider, meter):
+    observed = Observation(Whole()), Observation(Level(0.5), {"a": Color.RED, "b": Word.HI, "c": Level(1.5), "d": [Word.HI]})
+    meter.create_observable_gauge("a", [always(*observed)])
+    counter = meter.create_counter("b")
+    counter.add(Whole(), {"a": Word.HI})
+    counter.add(Level(1.0), {"a": "hi"})
+    (plain, dressed), (counted,) = found(provider).values()
+    assert repr([plain, dressed]) == "[({}, 7), ({'a': 1, 'b': 'hi', 'c': 1.5, 'd': ('hi',)}, 0.5)]"
+    assert repr(counted) == "({'a': 'hi'}, 8.0)"
+
+
+@pytest.mark.parametrize(("amount", "attributes"), [("text", None), (None, None), (1, {"a": {}}), (1, "text"), (1, {1: 2})])
+def test_what_cannot_be_recorded_is_said_and_does_not_raise(provider, meter, caplog, amount, attributes):
+    """The API's methods do not raise; what is no number would spoil the whole export."""
+    meter.create_counter("c").add(amount, attributes)
+    meter.create_up_down_counter("u").add(amount, attributes)
+    meter.create_gauge("g").set(amount, attributes)
+    meter.create_histogram("h").record(amount, attributes)
+    assert found(provider) == {}
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["c", "u", "g", "h"]
 
 
 def test_lists_are_attribute_values(provider, meter):
     meter.create_observable_gauge("a", [always(Observation(1, {"list": ["x", "y"]}), Observation(2, {"list": ("x",)}))])
-    assert found(provider) == {"a": [({"list": ["x", "y"]}, 1), ({"list": ("x",)}, 2)]}
+    assert found(provider) == {"a": [({"list": ("x", "y")}, 1), ({"list": ("x",)}, 2)]}
 
 
 def test_the_series_tuple_is_the_same_while_the_series_are_and_vanished_ones_are_forgotten(provider, meter):
@@ -170,13 +251,35 @@ def test_integers_and_floats(provider, meter):
 
 
 def test_a_second_instrument_of_the_same_name_adds_its_callbacks(provider, meter, caplog):
+    again = provider.get_meter(meter.name, meter.version, meter.schema_url, {"a": "b"})
     meter.create_observable_gauge("it", [always(Observation(1, {"a": 1}))], "s")
-    provider.get_meter("other").create_observable_gauge("IT", [always(Observation(2, {"a": 2}))], "s")
-    counters = [meter.create_counter("c"), provider.get_meter("other").create_counter("c")]
+    again.create_observable_gauge("IT", [always(Observation(2, {"a": 2}))], "s")
+    counters = [meter.create_counter("c"), again.create_counter("c")]
     for counter in counters:
         counter.add(1)
     assert found(provider) == {"it": [({"a": 1}, 1), ({"a": 2}, 2)], "c": [({}, 2)]}
     assert not caplog.records
+
+
+@pytest.mark.parametrize("scope", [("other",), ("third.party",), ("third.party", "1", "https://example.com/schema", {"a": "c"})])
+def test_the_same_name_in_another_scope_is_another_metric(provider, meter, caplog, scope):
+    meter.create_observable_gauge("it", [always(Observation(1))], "s")
+    provider.get_meter(*scope).create_observable_counter("it", [always(Observation(2))], "By")
+    assert [(family.metric.unit, family.columns[0][1].values) for family in provider.collect()] == [("s", [1]), ("By", [2])]
+    assert len({family.metric.scope for family in provider.collect()}) == 2
+    assert not caplog.records
+
+
+def test_what_the_agent_itself_makes_has_no_scope_of_its_own(provider):
+    provider.get_meter(SCOPE, __version__).create_counter("it").add(1)
+    assert [family.metric.scope for family in provider.collect()] == [None]
+
+
+@pytest.mark.parametrize(("name", "unit"), [("", ""), ("1a", ""), ("a b", ""), ("ä", ""), ("a" * 256, ""), ("a", "µs"), ("a", "x" * 64)])
+def test_names_and_units_that_opentelemetry_does_not_allow_are_refused(meter, name, unit):
+    for create in (meter.create_counter, meter.create_histogram, meter.create_observable_gauge):
+        with pytest.raises(ValueError, match="instrument"):
+            create(name, unit=unit)
 
 
 @pytest.mark.parametrize("other", ["create_observable_counter", "create_counter", "create_gauge", "create_histogram"])
@@ -203,7 +306,7 @@ def test_synchronous_gauge(provider, meter):
     gauge = meter.create_gauge("g")
     for value in (1, 5, 3):
         gauge.set(value, {"a": ["x"]})
-    assert found(provider) == {"g": [({"a": ["x"]}, 3)]}
+    assert found(provider) == {"g": [({"a": ("x",)}, 3)]}
 
 
 @pytest.mark.parametrize(("advice", "boundaries"), [(None, 15), ((), 0), ((1, 2.5), 2)])

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from otel_hostmetrics.catalogue.model import Kind, Metric
+from otel_hostmetrics.catalogue.model import Kind, Metric, Scope
 from otel_hostmetrics.export.otlp import wire
 from otel_hostmetrics.export.otlp.points import Points
 
@@ -22,12 +22,19 @@ class Request(NamedTuple):
     points: int
 
 
+def scope_head(scope: Scope) -> bytes:
+    """What stands in front of the metrics in a ScopeMetrics: the InstrumentationScope and the schema's URL."""
+    own = wire.text(1, scope.name) + wire.text(2, scope.version) + wire.attributes(3, dict(scope.attributes))
+    return wire.delimited(1, own) + wire.text(3, scope.schema_url)
+
+
 class Frame:
-    """What stands around the points of a metric."""
+    """What stands around the points of a metric. *scope* is the scope_head() that it goes under."""
 
-    __slots__ = ("_head", "_options", "_prefix", "_size", "_tag")
+    __slots__ = ("_head", "_options", "_prefix", "_size", "_tag", "scope")
 
-    def __init__(self, metric: Metric, temporality: int) -> None:
+    def __init__(self, metric: Metric, temporality: int, scope: bytes) -> None:
+        self.scope = scope
         self._head = wire.text(1, metric.name) + wire.text(2, metric.description) + wire.text(3, metric.unit)
         self._tag = wire.varint(_DATA[metric.kind] << 3 | wire.DELIMITED)
         self._options = b"" if metric.kind is Kind.GAUGE else bytes((0x10, temporality))
@@ -58,29 +65,33 @@ class Packer:
     A single point larger than the limit goes out alone.
     """
 
-    def __init__(self, scope: bytes, limit: int) -> None:
-        self._scope = wire.delimited(1, scope)
+    def __init__(self, limit: int) -> None:
         self._limit = limit
         self._requests: list[Request] = []
         self._closed: list[bytes] = []  # whole ResourceMetrics of the request being filled
         self._closed_size = 0
         self._points = 0
 
-    def resource(self, resource: bytes, pieces: list[Piece]) -> None:
-        """Add a ResourceMetrics: an encoded Resource and its metrics."""
+    def resource(self, resource: bytes, scopes: Iterable[tuple[bytes, list[Piece]]]) -> None:
+        """Add a ResourceMetrics: an encoded Resource and its metrics, those of each scope_head()."""
         resource = wire.delimited(1, resource)
-        overhead = len(resource) + len(self._scope) + _FRAMING
         chunks: list[bytes] = []
-        size = 0
-        for metric, length, count in self._metrics(pieces, self._limit - overhead):
-            if (chunks or self._closed) and self._closed_size + overhead + size + length >= self._limit:
-                self._close(resource, chunks, size)
-                self._finish()
-                chunks, size = [], 0
-            chunks += metric
-            size += length
-            self._points += count
-        self._close(resource, chunks, size)
+        before = 0  # size of the ScopeMetrics that are whole
+        for scope, pieces in scopes:
+            overhead = len(resource) + len(scope) + _FRAMING
+            used = self._closed_size + before + overhead
+            begin, size = len(chunks), 0
+            chunks.append(b"")  # for what stands in front
+            for metric, length, count in self._metrics(pieces, self._limit - overhead):
+                if (before or size or self._closed) and used + size + length >= self._limit:
+                    self._close(resource, chunks, before + _scope_metrics(scope, chunks, begin, size))
+                    self._finish()
+                    chunks, before, begin, size, used = [b""], 0, 0, 0, overhead
+                chunks += metric
+                size += length
+                self._points += count
+            before += _scope_metrics(scope, chunks, begin, size)
+        self._close(resource, chunks, before)
 
     def whole(self, encoded: bytes, points: int) -> None:
         """Add complete ResourceMetrics, together below the limit."""
@@ -109,9 +120,8 @@ class Packer:
                 yield [prefix, data], len(prefix) + len(data), count
 
     def _close(self, resource: bytes, chunks: list[bytes], size: int) -> None:
-        if chunks:
-            scope = b"\x12" + wire.varint(len(self._scope) + size) + self._scope
-            head = b"\x0a" + wire.varint(len(resource) + len(scope) + size) + resource + scope
+        if size:
+            head = b"\x0a" + wire.varint(len(resource) + size) + resource
             self._closed += [head, *chunks]
             self._closed_size += len(head) + size
 
@@ -119,6 +129,21 @@ class Packer:
         if self._closed:
             self._requests.append(Request(b"".join(self._closed), self._points))
         self._closed, self._closed_size, self._points = [], 0, 0
+
+
+def by_scope(pieces: list[Piece]) -> Iterable[tuple[bytes, list[Piece]]]:
+    """The pieces of each scope, in the order of the first."""
+    found: dict[bytes, list[Piece]] = {}
+    for piece in pieces:
+        found.setdefault(piece.frame.scope, []).append(piece)
+    return found.items()
+
+
+def _scope_metrics(scope: bytes, chunks: list[bytes], begin: int, size: int) -> int:
+    """Put what makes a ScopeMetrics of the metrics behind *begin*, of that size, into it. Returns the size of all; 0 of nothing."""
+    if size:
+        chunks[begin] = b"\x12" + wire.varint(len(scope) + size) + scope
+    return size and len(chunks[begin]) + size
 
 
 def _cut(columns: list[Points], room: int) -> Iterator[tuple[bytes, int]]:

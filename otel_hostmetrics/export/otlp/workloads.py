@@ -41,6 +41,9 @@ class _Run(NamedTuple):
     positions: list[int]  # in the values of all stripes
 
 
+_Scopes = dict[bytes, dict[Frame, list[_Run]]]  # a workload's runs by scope and metric
+
+
 class _Struct:
     """Some of the workloads: what fits into one request."""
 
@@ -66,9 +69,8 @@ class _Struct:
 class Block:
     """Keeps what was compiled for the stripes of the last batch. *resource* encodes the whole Resource of a workload."""
 
-    def __init__(self, resource: Callable[[Attributes], bytes], scope: bytes, limit: int) -> None:
+    def __init__(self, resource: Callable[[Attributes], bytes], limit: int) -> None:
         self._resource = resource
-        self._scope = wire.delimited(1, scope)
         self._limit = limit
         self._known: list[tuple[Frame, Whose]] = []
         self._structs: list[_Struct] | None = []
@@ -100,40 +102,52 @@ class Block:
         structs: list[_Struct] = []
         runs: list[_Run] = []
         size = 0
-        for resource, metrics in _by_workload(stripes):
-            length = self._frame(self._resource(resource), metrics)
+        for resource, scopes in _by_workload(stripes):
+            length = _frame(self._resource(resource), scopes)
             if length >= self._limit:
                 return None
             if runs and size + length >= self._limit:
                 structs.append(_Struct(runs))
                 runs, size = [], 0
-            runs += chain.from_iterable(metrics.values())
+            runs += [run for metrics in scopes.values() for each in metrics.values() for run in each]
             size += length
         return [*structs, _Struct(runs)] if runs else structs
 
-    def _frame(self, resource: bytes, metrics: dict[Frame, list[_Run]]) -> int:
-        """Put all that stands before a workload's points into the heads of the points; returns the size of it all."""
-        size = 0
-        for frame, runs in metrics.items():
-            length = sum([len(head) + FILLED for run in runs for head in run.heads])
-            prefix = frame.prefix(length)
-            runs[0].heads[0] = prefix + runs[0].heads[0]
-            size += len(prefix) + length
-        scope = b"\x12" + wire.varint(len(self._scope) + size) + self._scope
-        resource = wire.delimited(1, resource)
-        begin = b"\x0a" + wire.varint(len(resource) + len(scope) + size) + resource + scope
-        first = next(iter(metrics.values()))[0]
-        first.heads[0] = begin + first.heads[0]
-        return len(begin) + size
+
+def _frame(resource: bytes, scopes: _Scopes) -> int:
+    """Put all that stands before a workload's points into the heads of the points; returns the size of it all."""
+    size = sum([_frame_scope(scope, metrics) for scope, metrics in scopes.items()])
+    resource = wire.delimited(1, resource)
+    begin = b"\x0a" + wire.varint(len(resource) + size) + resource
+    _put_before(next(iter(scopes.values())), begin)
+    return len(begin) + size
 
 
-def _by_workload(stripes: Sequence[Stripe]) -> Iterator[tuple[Attributes, dict[Frame, list[_Run]]]]:
-    found: dict[int, tuple[Attributes, dict[Frame, list[_Run]]]] = {}
+def _frame_scope(scope: bytes, metrics: dict[Frame, list[_Run]]) -> int:
+    size = 0
+    for frame, runs in metrics.items():
+        length = sum([len(head) + FILLED for run in runs for head in run.heads])
+        prefix = frame.prefix(length)
+        runs[0].heads[0] = prefix + runs[0].heads[0]
+        size += len(prefix) + length
+    begin = b"\x12" + wire.varint(len(scope) + size) + scope
+    _put_before(metrics, begin)
+    return len(begin) + size
+
+
+def _put_before(metrics: dict[Frame, list[_Run]], begin: bytes) -> None:
+    heads = next(iter(metrics.values()))[0].heads
+    heads[0] = begin + heads[0]
+
+
+def _by_workload(stripes: Sequence[Stripe]) -> Iterator[tuple[Attributes, _Scopes]]:
+    found: dict[int, tuple[Attributes, _Scopes]] = {}
     offset = 0
     for index, stripe in enumerate(stripes):
         code, heads = "q" if stripe.integer else "d", stripe.heads
         for resource, positions in stripe.whose:
             run = _Run(index, code, [heads[at] for at in positions], [offset + at for at in positions])
-            found.setdefault(id(resource), (resource, {}))[1].setdefault(stripe.frame, []).append(run)
+            scopes = found.setdefault(id(resource), (resource, {}))[1]
+            scopes.setdefault(stripe.frame.scope, {}).setdefault(stripe.frame, []).append(run)
         offset += len(heads)
     return iter(found.values())

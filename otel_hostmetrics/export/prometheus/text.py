@@ -14,7 +14,8 @@ from fnmatch import fnmatchcase
 from itertools import accumulate
 from typing import TypeAlias
 
-from otel_hostmetrics.catalogue.model import Attributes, Kind, Metric, Number, Series
+from otel_hostmetrics.catalogue import CATALOGUE
+from otel_hostmetrics.catalogue.model import Attributes, AttributeValue, Kind, Metric, Number, Scope, Series
 from otel_hostmetrics.export.prometheus.labels import braced
 from otel_hostmetrics.export.prometheus.naming import metric_name, unit_name
 from otel_hostmetrics.model import Batch, Distribution
@@ -106,6 +107,8 @@ _Template: TypeAlias = _Numbers | _Histograms
 class Page:
     """Renders batches for one resource. Keeps what it compiled for the series of the last batch; for one thread.
 
+    Points of third parties have their scope as labels (OpenTelemetry specification, "Prometheus and OpenMetrics
+    Compatibility", instrumentation scope); on our own, its option not to is taken.
     *workload_labels* are shell patterns: which attributes of a workload become labels of its points.
     """
 
@@ -121,6 +124,7 @@ class Page:
         self._templates: dict[tuple[Metric, int], _Template] = {}
         self._labels: dict[Series, bytes] = {}
         self._broken: set[Metric] = set()
+        self._reserved = False
 
     def render(self, batch: Batch, form: Format) -> bytes:
         """The whole page. Metrics whose names meet in Prometheus share a block if their types agree, else the later is left off."""
@@ -154,12 +158,21 @@ class Page:
 
     def _block(self, metric: Metric) -> _Block | None:
         if metric not in self._blocks:
+            if metric.scope is not None:
+                self._reserve()
             try:
                 self._blocks[metric] = self._claim(metric)
             except ValueError as error:
                 _log.warning("left off the Prometheus page: %s", error)
                 self._blocks[metric] = None
         return self._blocks[metric]
+
+    def _reserve(self) -> None:
+        """The catalogue's names are its own, with points or without: a third party must not cost them their place."""
+        rows = () if self._reserved else CATALOGUE
+        self._reserved = True
+        for row in rows:
+            self._block(row)
 
     def _claim(self, metric: Metric) -> _Block:
         """The block *metric* belongs to. Raises ValueError if it can have none."""
@@ -179,9 +192,11 @@ class Page:
     def _compile(self, block: _Block, metric: Metric, series: tuple[Series, ...]) -> _Template:
         known = self._labels
         histogram = metric.kind is Kind.HISTOGRAM
+        scope = _scope_labels(metric.scope) if metric.scope else {}
         for one in series:
             if one not in known:
-                known[one] = braced(one.attributes, one.resource and self._chosen(one.resource), le=histogram)
+                attributes = {**one.attributes, **scope} if scope else one.attributes
+                known[one] = braced(attributes, one.resource and self._chosen(one.resource), le=histogram)
         labels = [known[one] for one in series]
         if histogram:
             return _Histograms(block.name, metric.boundaries, series, labels)
@@ -195,6 +210,12 @@ class Page:
         if metric not in self._broken:
             self._broken.add(metric)
             _log.error("%s left off the Prometheus page: %s", metric.name, error)
+
+
+def _scope_labels(scope: Scope) -> dict[str, AttributeValue]:
+    """What is empty is no label: to Prometheus the same."""
+    given = {**dict(scope.attributes), "name": scope.name, "version": scope.version, "schema_url": scope.schema_url}
+    return {f"otel_scope_{key}": value for key, value in given.items() if value != ""}
 
 
 def boundary(value: float) -> str:
