@@ -72,6 +72,8 @@ class _Slot:
         self._said = said
         if not self._open:
             self.close()
+            self._try_at_ns = began + self._reopen_ns
+            self._off = Status(State.FAILED, None, said)
         return Status(State.FAILED, None, said, took_ns=time.monotonic_ns() - began)
 
     def close(self) -> None:
