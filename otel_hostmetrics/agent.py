@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, BinaryIO
 from otel_hostmetrics import __version__, logs, reload, resource
 from otel_hostmetrics.attribution import Attribution
 from otel_hostmetrics.catalogue import CATALOGUE, hardware
+from otel_hostmetrics.catalogue.model import Metric
 from otel_hostmetrics.collect import Collector
 from otel_hostmetrics.enrich import build as build_workloads
 from otel_hostmetrics.enrich.examine import examine as examine_workloads
@@ -48,6 +49,15 @@ def derived(settings: Settings, chosen: Iterable[Source]) -> list[Source]:
     return [Attribution(_host(settings), settings.attribution)] if settings.attribution.enabled and measured else []
 
 
+def plugins(settings: Settings) -> list[Source]:
+    """The sources of third parties that are wanted. Raises Unavailable for one that is not installed."""
+    if not settings.general.plugins:
+        return []
+    from otel_hostmetrics.plugins import chosen
+
+    return chosen(settings.general)
+
+
 def _host(settings: Settings) -> HostFS:
     return HostFS(settings.path.root, settings.path.procfs, settings.path.sysfs)
 
@@ -67,13 +77,17 @@ class Generation:
         chosen = sources(settings)
         chosen += derived(settings, chosen)
         own = OwnSource(self._telemetry) if OWN not in settings.general.no_sources else None
-        rows = {
+        rows: dict[str, list[Metric] | None] = {
             source.name: [row for row in source.metrics if settings.general.keeps(row.name, row.enabled)]
             for source in (*chosen, *([own] if own else []))
         }
-        enabled = {row for metrics in rows.values() for row in metrics}
+        enabled = {row for metrics in rows.values() for row in metrics or ()}
         general = settings.general
-        _warn_of_unknown((*general.include, *general.exclude))
+        third_parties = plugins(settings)
+        if not third_parties:  # whose names nobody knows yet
+            _warn_of_unknown((*general.include, *general.exclude))
+        chosen += third_parties
+        rows |= dict.fromkeys([source.name for source in third_parties])
         self._workloads = build_workloads(_host(settings), settings.workloads, self._telemetry) if settings.workloads.enabled else None
         self.collector = Collector(chosen, own, enabled, self._telemetry, general.deadline, general.max_series, enrich=self._workloads)
         attributes = resource.attributes(settings.resource, settings.path, dict(os.environ))
@@ -230,6 +244,7 @@ def examine(settings: Settings) -> Mapping[str, tuple[Status, list[Unavailable]]
     """Every source opened and read twice, as ``doctor`` shows it: name -> (status, problems); then the ways to names of workloads."""
     chosen = sources(settings)
     chosen += derived(settings, chosen)
+    chosen += plugins(settings)
     rows = {row for source in chosen for row in source.metrics}
     collector = Collector(chosen, None, rows, Telemetry(), settings.general.deadline, settings.general.max_series)
     try:

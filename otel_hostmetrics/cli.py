@@ -190,13 +190,19 @@ def _become_agent(resolved: Resolved) -> None:
 
 
 def _resolved(asked: Asked) -> Resolved:
-    return resolve(asked.flags, os.environ, asked.path, _source_names)
+    return resolve(asked.flags, os.environ, asked.path, _source_names, _plugin_names)
 
 
 def _source_names() -> Collection[str]:
     from otel_hostmetrics.sources import OWN, SOURCES
 
     return [*SOURCES, OWN]
+
+
+def _plugin_names() -> Collection[str]:
+    from otel_hostmetrics.plugins import installed
+
+    return installed()
 
 
 def _set_up_logs(resolved: Resolved) -> None:

@@ -165,7 +165,7 @@ class _Limit:
 class Collector:
     """Reads *sources*, those that derive from others last, and then *own*, the agent's own metrics, which tell of this very cycle.
 
-    *enabled* are the rows to keep; *deadline* (s) bounds the wait for sources that may block; *reopen* (s) is how often a
+    *enabled* are the rows of the catalogue to keep; *deadline* (s) bounds the wait for sources that may block; *reopen* (s) is how often a
     source that could not be opened is tried again. *enrich* is called with each source's name and reading, last of all.
     """
 
@@ -220,8 +220,12 @@ class Collector:
         if reading.columns or reading.measurements:
             enabled = self._enabled
             self._whole[name] = reading.columns
-            reading.columns = {metric: column for metric, column in reading.columns.items() if metric in enabled and column.series}
-            reading.measurements = [each for each in reading.measurements if each.series.metric in enabled] if reading.measurements else ()
+            # A third party's source has left out itself what nobody wants.
+            reading.columns = {
+                metric: column for metric, column in reading.columns.items() if (metric in enabled or metric.scope) and column.series
+            }
+            if reading.measurements:
+                reading.measurements = [each for each in reading.measurements if (row := each.series.metric) in enabled or row.scope]
             series = self._limits[name].apply(reading)
             if self._enrich:
                 self._add_workloads(self._enrich, name, reading)

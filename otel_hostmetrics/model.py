@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from otel_hostmetrics.catalogue.model import Metric, Number, Series
 from otel_hostmetrics.errors import Reason, Unavailable
@@ -60,9 +60,15 @@ class Reading:
 class Source(Protocol):
     """One family of kernel or driver counters."""
 
-    name: ClassVar[str]
-    metrics: ClassVar[tuple[Metric, ...]]
-    blocking: ClassVar[bool]  # may hang in a driver or a peer: read in a thread of its own, with a deadline
+    @property
+    def name(self) -> str: ...
+    @property
+    def metrics(self) -> tuple[Metric, ...]:
+        """What it may emit, as far as that is known beforehand."""
+
+    @property
+    def blocking(self) -> bool:
+        """Whether it may hang in a driver or a peer: read in a thread of its own, with a deadline."""
 
     def open(self) -> None:
         """Find the hardware and bind a Series to every value it has. Raises Unavailable if it has none."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import sys
 from collections.abc import Callable, Collection, Mapping
 
 from otel_hostmetrics.config.schema import ConfigError
@@ -14,7 +15,9 @@ from otel_hostmetrics.settings import Settings
 _Wrong = Callable[[str, str], ConfigError]
 
 
-def check(settings: Settings, origins: Mapping[str, str], sources: Callable[[], Collection[str]]) -> None:
+def check(
+    settings: Settings, origins: Mapping[str, str], sources: Callable[[], Collection[str]], plugins: Callable[[], Collection[str]]
+) -> None:
     """Raise ConfigError for the first thing wrong."""
 
     def wrong(key: str, problem: str) -> ConfigError:
@@ -24,6 +27,7 @@ def check(settings: Settings, origins: Mapping[str, str], sources: Callable[[], 
     _check_addresses(settings, wrong)
     _check_tls(settings, wrong)
     _check_sources(settings, sources, wrong)
+    _check_plugins(settings, plugins, wrong)
 
 
 def _check_directories(settings: Settings, wrong: _Wrong) -> None:
@@ -70,6 +74,18 @@ def _check_sources(settings: Settings, sources: Callable[[], Collection[str]], w
     for key, given in (("general.sources", general.sources), ("general.no_sources", general.no_sources)):
         for name in given:
             if name not in names:
-                close = difflib.get_close_matches(name[:60], names, n=1)
-                meant = f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"
-                raise wrong(key, f"unknown source {name[:60]!r}, {meant}")
+                raise wrong(key, f"unknown source {name[:60]!r}, {_meant(name, names)}")
+
+
+def _check_plugins(settings: Settings, plugins: Callable[[], Collection[str]], wrong: _Wrong) -> None:
+    wanted = [name for name in settings.general.plugins if name != "*"]
+    names = sorted(plugins()) if wanted else []
+    for name in wanted:
+        if name not in names:
+            cure = _meant(name, names) if names else f"nor is any other: install it with {sys.executable} -m pip"
+            raise wrong("general.plugins", f"plugin {name[:60]!r} is not installed, {cure}")
+
+
+def _meant(name: str, names: list[str]) -> str:
+    close = difflib.get_close_matches(name[:60], names, n=1)
+    return f"did you mean {close[0]}?" if close else f"there are {', '.join(names)}"

@@ -32,6 +32,7 @@ FLAGS = (
     Flag(("--interval",), "general.interval", "DURATION", _WHAT),
     Flag(("--sources",), "general.sources", "NAME,...", _WHAT),
     Flag(("--no-source",), "general.no_sources", "NAME,...", _WHAT),
+    Flag(("--plugin",), "general.plugins", "NAME,...", _WHAT),
     Flag(("--include",), "general.include", "PATTERN,...", _WHAT),
     Flag(("--exclude",), "general.exclude", "PATTERN,...", _WHAT),
     Flag(("--energy-source",), "rapl.energy_source", "auto|powercap|perf|hwmon|msr|off", _WHAT),

@@ -31,11 +31,17 @@ class Resolved(NamedTuple):
         return self.origins["prometheus.listen"] == _DEFAULT_EXIT
 
 
-def resolve(flags: Layer, environ: Mapping[str, str], path: str | None, sources: Callable[[], Collection[str]]) -> Resolved:
+def resolve(
+    flags: Layer,
+    environ: Mapping[str, str],
+    path: str | None,
+    sources: Callable[[], Collection[str]],
+    plugins: Callable[[], Collection[str]] = tuple,
+) -> Resolved:
     """Read every layer and check all of it, so that nothing starts half-configured.
 
-    *path* is the YAML file, if any; *sources* gives the names of the sources there are, and is only asked if some
-    are named. Raises ConfigError.
+    *path* is the YAML file, if any; *sources* and *plugins* give the names there are, and are only asked if some are named.
+    Raises ConfigError.
     """
     own, notices = environment.read(environ)
     otel = standard.read(environ)
@@ -45,7 +51,7 @@ def resolve(flags: Layer, environ: Mapping[str, str], path: str | None, sources:
     settings = _built(values)
     if settings.otlp.endpoint and "otlp.endpoint" not in {*flags, *own}:  # a flag or variable of our own has said that it is gRPC
         standard.check_protocol(environ)
-    check(settings, origins, sources)
+    check(settings, origins, sources, plugins)
     return Resolved(settings, origins, (*notices, *otel.notices))
 
 

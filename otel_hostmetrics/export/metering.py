@@ -18,6 +18,7 @@ from otel_hostmetrics.model import Column, Measurement, Snapshot
 
 SCOPE = "otel_hostmetrics"
 OWN = Scope(SCOPE, __version__)
+Rows = Mapping[str, Collection[Metric] | None]  # by source; None: a third party's, which are known when they come
 _INT64_MIN, _INT64_MAX = -(2**63), 2**63 - 1
 
 
@@ -89,16 +90,20 @@ class Replayed:
 
 
 class Replay:
-    """One instrument per row on *provider*; *rows* names, per source, the metrics it may emit.
+    """One instrument per row on *provider*; *rows* names, per source, the metrics it may emit, or None: follow() finds them.
 
     *current* gives the snapshot to replay, None before the first cycle.
     """
 
-    def __init__(self, provider: MeterProvider, rows: Mapping[str, Collection[Metric]], current: Callable[[], Snapshot | None]) -> None:
+    def __init__(self, provider: MeterProvider, rows: Rows, current: Callable[[], Snapshot | None]) -> None:
+        self._provider = provider
+        self._current = current
         self._histograms: dict[Metric, Histogram] = {}
+        self._third_parties = [source for source, metrics in rows.items() if metrics is None]
+        self._followed: set[Metric] = set()
         sources: dict[Metric, list[str]] = {}
         for source, metrics in rows.items():
-            for metric in metrics:
+            for metric in metrics or ():
                 sources.setdefault(metric, []).append(source)
         meter = provider.get_meter(SCOPE, __version__)
         for metric, names in sources.items():
@@ -115,6 +120,18 @@ class Replay:
             meter.create_observable_up_down_counter(metric.name, callbacks, metric.unit, metric.description)
         else:
             meter.create_observable_gauge(metric.name, callbacks, metric.unit, metric.description)
+
+    def follow(self, snapshot: Snapshot) -> None:
+        """Before the measurements of a new snapshot are recorded: instruments for what third parties have begun to emit."""
+        for source in self._third_parties:
+            reading = snapshot.readings[source]
+            for metric in (*reading.columns, *(each.series.metric for each in reading.measurements)):
+                if metric not in self._followed:
+                    self._followed.add(metric)
+                    self._create(self._meter(metric.scope or OWN), metric, [Replayed(self._current, metric, source)])
+
+    def _meter(self, scope: Scope) -> Meter:
+        return self._provider.get_meter(scope.name, scope.version or None, scope.schema_url or None, dict(scope.attributes) or None)
 
     def record(self, measurements: Sequence[Measurement]) -> None:
         """Histograms are not observable: hand each measurement of a new snapshot over, once."""

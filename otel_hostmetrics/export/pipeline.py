@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Protocol
 
 from otel_hostmetrics import __version__
-from otel_hostmetrics.catalogue.model import Attributes, Metric
+from otel_hostmetrics.catalogue.model import Attributes
 from otel_hostmetrics.collect import measurements
-from otel_hostmetrics.export.metering import SCOPE, Replay
+from otel_hostmetrics.export.metering import SCOPE, Replay, Rows
 from otel_hostmetrics.export.provider import Provider
 from otel_hostmetrics.model import Batch, Snapshot, State
 from otel_hostmetrics.settings import Settings
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from otel_hostmetrics.export.otlp.request import Request
     from otel_hostmetrics.export.otlp.sender import Sender
 
-Rows = Mapping[str, Collection[Metric]]  # by source
 DELIVERY_MARGIN = 0.1  # s of a stop's budget left for giving back what is open
 
 
@@ -66,6 +65,7 @@ class Native:
 
     def _cycle(self) -> Batch:
         self._snapshot = self._collect()
+        self._replay.follow(self._snapshot)
         self._replay.record(measurements(self._snapshot))
         return Batch(self._snapshot, self._provider.collect())
 

@@ -29,6 +29,7 @@ _Identity = tuple[Scope | None, str]  # OpenTelemetry tells streams apart by sco
 _S = TypeVar("_S", bound=Stream)
 # The SDK specification's default for explicit bucket histograms.
 _DEFAULT_BOUNDARIES = (0.0, 5.0, 10.0, 25.0, 50.0, 75.0, 100.0, 250.0, 500.0, 750.0, 1000.0, 2500.0, 5000.0, 7500.0, 10000.0)
+_INSTRUMENT = "an OpenTelemetry instrument"
 _NAME, _UNIT = re.compile(r"[a-zA-Z][-_./a-zA-Z0-9]{0,254}"), re.compile(r"[\x00-\x7f]{0,63}")  # the API specification's syntax
 
 
@@ -42,6 +43,7 @@ class Meter(api.Meter):
         super().__init__(scope.name, scope.version or None, scope.schema_url or None)
         self._scope = None if scope == OWN else scope
         self._add = provider.add
+        self._histogram = provider.histogram
 
     def create_counter(self, name: str, unit: str = "", description: str = "") -> api.Counter:
         return Counter(self._recorded(name, Kind.COUNTER, unit, description))
@@ -57,7 +59,7 @@ class Meter(api.Meter):
     ) -> api.Histogram:
         advised = explicit_bucket_boundaries_advisory
         boundaries = _DEFAULT_BOUNDARIES if advised is None else tuple(advised)
-        return Histogram(self._recorded(name, Kind.HISTOGRAM, unit, description, boundaries))
+        return self._histogram(self._metric(name, Kind.HISTOGRAM, unit, description, _INSTRUMENT, boundaries))
 
     def create_observable_counter(
         self, name: str, callbacks: Sequence[Callback] | None = None, unit: str = "", description: str = ""
@@ -78,8 +80,8 @@ class Meter(api.Meter):
         self._add(Observed(self._metric(name, kind, unit, description, "an OpenTelemetry callback"), callbacks))
         return Observable()
 
-    def _recorded(self, name: str, kind: Kind, unit: str, description: str, boundaries: tuple[float, ...] = ()) -> Recorded:
-        return self._add(Recorded(self._metric(name, kind, unit, description, "an OpenTelemetry instrument", boundaries)))
+    def _recorded(self, name: str, kind: Kind, unit: str, description: str) -> Recorded:
+        return self._add(Recorded(self._metric(name, kind, unit, description, _INSTRUMENT)))
 
     def _metric(self, name: str, kind: Kind, unit: str, description: str, reads: str, boundaries: tuple[float, ...] = ()) -> Metric:
         if not _NAME.fullmatch(name) or not _UNIT.fullmatch(unit or ""):
@@ -88,9 +90,13 @@ class Meter(api.Meter):
 
 
 class Provider(api.MeterProvider):
-    """Collects every instrument of every meter into families, in the order of their creation."""
+    """Collects every instrument of every meter into families, in the order of their creation.
 
-    def __init__(self) -> None:
+    An instrument whose name *keeps* refuses is never asked, and what is recorded by it goes nowhere.
+    """
+
+    def __init__(self, keeps: Callable[[str], bool] = lambda _: True) -> None:
+        self._keeps = keeps
         self._streams: dict[_Identity, Stream] = {}
         self._asked: dict[_Identity, Stream] = {}  # those that must be asked in each cycle
         self._replayed: dict[Callable[[], Snapshot | None], dict[str, dict[Metric, Stream]]] = {}  # by snapshot, source, metric
@@ -101,6 +107,8 @@ class Provider(api.MeterProvider):
     def add(self, stream: _S) -> _S:
         """Register a stream. A second instrument of the same name in the same scope adds its callbacks to the first, if they agree."""
         metric = stream.metric
+        if not self._keeps(metric.name):
+            return stream
         known = self._streams.setdefault(_identity(metric), stream)
         if known is stream:
             stream.position = len(self._streams)
@@ -114,6 +122,10 @@ class Provider(api.MeterProvider):
         known.merge(stream)
         self._index(known, stream)
         return known
+
+    def histogram(self, metric: Metric) -> api.Histogram:
+        """The instrument of a histogram."""
+        return Histogram(self.add(Recorded(metric)))
 
     def problems(self) -> list[Unavailable]:
         """Callbacks that failed in the last collect(), and why."""

@@ -1,8 +1,9 @@
 """The stock OpenTelemetry SDK behind the same registration: ``--pipeline sdk``.
 
 For whoever needs what the SDK has and we have not, and the oracle our own exporters are tested against. It costs what the
-SDK costs (25 to 160 times our CPU), takes its settings from ours, and keeps its own habits: scope labels off so that the
-names are the same, counters start when they are first seen, a collector that is away delays the next export.
+SDK costs (25 to 160 times our CPU), takes its settings from ours, and keeps its own habits: scope labels on all points or on
+none, so on where there are plugins and off where not, counters start when they are first seen, a collector that is away delays
+the next export.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from opentelemetry.sdk.resources import Resource
 from otel_hostmetrics.catalogue.model import Attributes
 from otel_hostmetrics.collect import measurements
 from otel_hostmetrics.errors import unavailable
-from otel_hostmetrics.export.metering import Replay
-from otel_hostmetrics.export.pipeline import DELIVERY_MARGIN, Native, Rows
+from otel_hostmetrics.export.metering import Replay, Rows
+from otel_hostmetrics.export.pipeline import DELIVERY_MARGIN, Native
 from otel_hostmetrics.model import Snapshot
 from otel_hostmetrics.settings import Otlp, Settings
 from otel_hostmetrics.telemetry import Telemetry
@@ -99,7 +100,7 @@ class Stock:
 
         host, port = parse_listen(self._settings.prometheus.listen)
         registry = CollectorRegistry()
-        reader = PrometheusMetricReader(scope_info_enabled=False, registry=registry)
+        reader = PrometheusMetricReader(scope_info_enabled=bool(self._settings.general.plugins), registry=registry)
         try:
             server, thread = start_http_server(port, literal(host), registry)
         except OSError as error:
@@ -110,6 +111,7 @@ class Stock:
 
     def _record(self) -> None:
         if self._replay and self._native.snapshot:
+            self._replay.follow(self._native.snapshot)
             self._replay.record(measurements(self._native.snapshot))
 
     def tick(self) -> None:

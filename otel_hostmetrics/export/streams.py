@@ -70,8 +70,8 @@ class Observed(Stream):
             yield time.time_ns(), self._bind(foreign)
 
     def _fail(self, index: int, error: BaseException) -> None:
-        """Said once, until it works again."""
-        if index not in self._failed:
+        """The traceback is said once, until it works again; what is only not allowed tells all by itself, see problems."""
+        if index not in self._failed and not isinstance(error, NotAllowed):
             _log.error("callback of %s failed", self.metric.name, exc_info=error)
         self._failed[index] = _why(f"callback of {self.metric.name}", error)
 

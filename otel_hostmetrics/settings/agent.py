@@ -18,6 +18,9 @@ class General(Section, frozen=True):
     deadline: Annotated[Seconds, Meta(description="How long a cycle waits for a source that hangs")] = Seconds(2)
     sources: Annotated[tuple[str, ...], Meta(description="Sources to run; empty = all")] = ()
     no_sources: Annotated[tuple[str, ...], Meta(description="Sources not to run")] = ()
+    plugins: Annotated[
+        tuple[str, ...], Meta(description="Installed sources of third parties to load, by entry point; * = all of them, empty = none")
+    ] = ()
     include: Annotated[tuple[str, ...], Meta(description="Metrics to keep, by OpenTelemetry name, shell patterns; empty = all")] = ()
     exclude: Annotated[tuple[str, ...], Meta(description="Metrics to drop, by OpenTelemetry name, shell patterns")] = ()
     max_series: Annotated[int, Meta(ge=1, description="Series a single source may emit; what is beyond is dropped and counted")] = 50_000

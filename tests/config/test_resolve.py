@@ -12,6 +12,7 @@ from otel_hostmetrics.config.show import value_of
 from otel_hostmetrics.settings import Seconds, Settings, decode, encode
 
 NAMES = ("bpf", "rdma", "rapl")
+PLUGINS = ("acme", "zeta")
 
 
 def resolved(environ: dict[str, str] | None = None, text: str | None = None, folder: Path | None = None, **flags: object) -> Resolved:
@@ -21,7 +22,7 @@ def resolved(environ: dict[str, str] | None = None, text: str | None = None, fol
         path = str(folder / "x.yaml")
         Path(path).write_text(text)
     layer: Layer = {name.replace("__", "."): Given(raw, f"--{name}") for name, raw in flags.items()}
-    return resolve(layer, environ or {}, path, lambda: NAMES)
+    return resolve(layer, environ or {}, path, lambda: NAMES, lambda: PLUGINS)
 
 
 def error(environ: dict[str, str] | None = None, text: str | None = None, folder: Path | None = None, **flags: object) -> str:
@@ -53,6 +54,7 @@ SAMPLES: dict[str, tuple[str, object]] = {
     "path.sysfs": ("/usr", "/usr"),
     "general.sources": ("bpf, rdma", ("bpf", "rdma")),
     "general.no_sources": ("rapl", ("rapl",)),
+    "general.plugins": ("zeta, *", ("zeta", "*")),
     "general.pipeline": ("sdk", "sdk"),
     "otlp.endpoint": ("https://gw:4317", "https://gw:4317"),
     "otlp.insecure": ("off", False),

@@ -146,7 +146,7 @@ def test_what_is_no_observation_costs_its_callback_only(provider, meter, caplog,
     meter.create_observable_gauge("a", [lambda _: [observation], always(Observation(1))])
     meter.create_observable_gauge("b", [lambda _: None])  # type: ignore[list-item,return-value]
     assert found(provider) == {"a": [({}, 1)]}
-    assert len(caplog.records) == 2
+    assert not caplog.records, "a traceback would tell nothing of who is wrong"
     assert [(problem.reason, problem.what) for problem in provider.problems()] == [
         (Reason.MALFORMED, "callback of a"),
         (Reason.MALFORMED, "callback of b"),
