@@ -11,11 +11,11 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from operator import itemgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from otel_hostmetrics.catalogue.model import Attributes, Number
 from otel_hostmetrics.export.otlp import wire
-from otel_hostmetrics.export.otlp.points import FILLED, VALUE_TAG, all_finite
+from otel_hostmetrics.export.otlp.points import FILLED, TAIL, all_finite, tail
 from otel_hostmetrics.export.otlp.request import Frame
 
 Whose = list[tuple[Attributes, list[int]]]  # workloads and the positions of their points in a column
@@ -49,21 +49,23 @@ class _Struct:
 
     def __init__(self, runs: Sequence[_Run]) -> None:
         heads = [head for run in runs for head in run.heads]
-        positions = [position for run in runs for position in run.positions]
         self.points = len(heads)
-        self._pack = struct.Struct("<" + "".join([f"{len(head)}sQB{run.code}" for run in runs for head in run.heads])).pack
-        self._args: list[bytes | Number] = [0] * (4 * len(heads))
-        self._args[::4] = heads
-        self._args[2::4] = [VALUE_TAG[run.code] for run in runs for _ in run.heads]
-        self._stripes = [run.stripe for run in runs for _ in run.heads]
-        self._pick = itemgetter(*positions) if len(positions) > 1 else itemgetter(slice(positions[0], positions[0] + 1))
+        self._pack = struct.Struct("<" + "".join([f"{len(head)}s{TAIL}s{run.code}" for run in runs for head in run.heads])).pack
+        self._args: list[bytes | Number] = [0] * (3 * len(heads))
+        self._args[::3] = heads
+        self._tails = _picker([run.stripe for run in runs for _ in run.heads])
+        self._values = _picker([position for run in runs for position in run.positions])
 
-    def fill(self, times: Sequence[int], values: Sequence[Number]) -> bytes:
-        """Raises struct.error or OverflowError for a value that its field cannot hold."""
-        same = len(set(times)) == 1
-        self._args[1::4] = [times[0]] * self.points if same else [times[stripe] for stripe in self._stripes]
-        self._args[3::4] = self._pick(values)
+    def fill(self, tails: Sequence[bytes], values: Sequence[Number]) -> bytes:
+        """*tails* are the stripes'. Raises struct.error or OverflowError for a value that its field cannot hold."""
+        self._args[1::3] = self._tails(tails)
+        self._args[2::3] = self._values(values)
         return self._pack(*self._args)
+
+
+def _picker(positions: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:
+    """A function that gives what a sequence has there: 6 ns each, a comprehension takes 9."""
+    return itemgetter(*positions) if len(positions) > 1 else itemgetter(slice(positions[0], positions[0] + 1))
 
 
 class Block:
@@ -91,10 +93,10 @@ class Block:
             self._structs = self._compiled(stripes)
         if self._structs is None or not all(stripe.integer or all_finite(stripe.values) for stripe in stripes):
             return None
-        times = [stripe.time_ns for stripe in stripes]
+        tails = [tail(stripe.time_ns, _code(stripe)) for stripe in stripes]
         values = list(chain.from_iterable([stripe.values for stripe in stripes]))
         try:
-            return [(each.fill(times, values), each.points) for each in self._structs]
+            return [(each.fill(tails, values), each.points) for each in self._structs]
         except (struct.error, OverflowError):
             return None
 
@@ -140,11 +142,15 @@ def _put_before(metrics: dict[Frame, list[_Run]], begin: bytes) -> None:
     heads[0] = begin + heads[0]
 
 
+def _code(stripe: Stripe) -> str:
+    return "q" if stripe.integer else "d"
+
+
 def _by_workload(stripes: Sequence[Stripe]) -> Iterator[tuple[Attributes, _Scopes]]:
     found: dict[int, tuple[Attributes, _Scopes]] = {}
     offset = 0
     for index, stripe in enumerate(stripes):
-        code, heads = "q" if stripe.integer else "d", stripe.heads
+        code, heads = _code(stripe), stripe.heads
         for resource, positions in stripe.whose:
             run = _Run(index, code, [heads[at] for at in positions], [offset + at for at in positions])
             scopes = found.setdefault(id(resource), (resource, {}))[1]
