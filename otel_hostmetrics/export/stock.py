@@ -1,7 +1,7 @@
 """The stock OpenTelemetry SDK behind the same registration: ``--pipeline sdk``.
 
 For whoever needs what the SDK has and we have not, and the oracle our own exporters are tested against. It costs what the
-SDK costs (25 to 160 times our CPU), takes its settings from ours, and keeps its own habits: scope labels on all points or on
+SDK costs (90 to 330 times our CPU), takes its settings from ours, and keeps its own habits: scope labels on all points or on
 none, so on where there are plugins and off where not, counters start when they are first seen, a collector that is away delays
 the next export.
 """

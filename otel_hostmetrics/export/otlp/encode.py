@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from operator import itemgetter
+from functools import cached_property
+from itertools import compress
+from operator import is_, itemgetter
 from typing import Any, NamedTuple
 
 from otel_hostmetrics import settings
 from otel_hostmetrics.catalogue.model import Attributes, Kind, Metric, Scope, Series
 from otel_hostmetrics.export.otlp import wire
+from otel_hostmetrics.export.otlp.block import Block, Filled, Stripe, Whose
 from otel_hostmetrics.export.otlp.delta import Deltas, Increments
 from otel_hostmetrics.export.otlp.points import Numbers, Points, histograms, moving_head, number_head
 from otel_hostmetrics.export.otlp.request import CUMULATIVE, DELTA, Frame, Packer, Piece, Request, by_scope, scope_head
-from otel_hostmetrics.export.otlp.workloads import Block, Stripe, Whose
 from otel_hostmetrics.model import Batch, Column, Distribution, Family
 
 __all__ = ["Encoder", "Request"]
@@ -25,8 +27,8 @@ _DELTA_KINDS = {"cumulative": (), "delta": (Kind.COUNTER, Kind.HISTOGRAM), "lowm
 class Encoder:
     """Encodes batches, one after the other; for one thread.
 
-    An unchanged column costs 3 us and 0.05 us per point (the stock encoder: 11 us per point), measured at 5 attributes. When its
-    series change, those that stay cost 0.4 us, new ones 1.7 us.
+    While no series comes or goes, a batch costs 0.4 us per metric and 0.05 us per point (the stock encoder: 11 us per point),
+    measured at 5 attributes. When one does, 4 us per metric and 0.1 to 0.4 us per point more, and 1.7 us for each new one.
     *start_ns* is the start time of series that have none. Points have the time of their column, and like those of
     the stock SDK a start time unless they are gauges'. *scope* and *version* are of this agent's own metrics.
     """
@@ -40,29 +42,50 @@ class Encoder:
         self._delta_kinds = _DELTA_KINDS[settings.temporality]
         self._deltas = Deltas(start_ns)
         self._families: dict[Metric, _Numbers | _Histograms] = {}
+        self._bound: list[tuple[Series, ...]] = []  # of the columns of the last batch
+        self._inside: list[bool] = []  # which of the columns go into the block
+        self._outside: list[int] | None = None  # which of the families do not; None: there is no block
         self._resources: dict[int, tuple[Attributes | None, bytes]] = {}
-        self._block = Block(lambda workload: wire.attributes(1, {**self._resource, **workload}), settings.max_request_bytes)
+        self._block = Block(lambda workload: wire.attributes(1, {**resource, **(workload or {})}), settings.max_request_bytes)
 
     def encode(self, batch: Batch) -> list[Request]:
         """One request, or several if one would reach max_request_bytes; none if there is no point."""
-        host: list[Piece] = []
+        families = batch.families
+        columns = [each for family in families for each in family.columns]
+        bound = [column.series for _, column in columns]
+        if len(bound) != len(self._bound) or not all(map(is_, bound, self._bound)):
+            self._bind(families)
+            self._bound = bound
+        filled = self._fill(columns)
+        host = filled.host if filled else []
         pieces: dict[int, tuple[Attributes | None, list[Piece]]] = {id(None): (None, host)}
-        # A family that is gone is forgotten, its templates with it.
-        self._families = {family.metric: self._families.get(family.metric) or self._family(family.metric) for family in batch.families}
-        block = self._workloads(batch)
-        for family in batch.families:
-            encoder = self._families[family.metric]
-            gains = self._deltas.family(family) if encoder.delta else None
-            for resource, columns in encoder.encode(family, gains, block is not None):
+        for index in self._outside if filled and self._outside is not None else range(len(families)):
+            encoder = self._families[families[index].metric]
+            gains = self._deltas.family(families[index]) if encoder.delta else None
+            for resource, encoded in encoder.encode(families[index], gains):
                 target = host if resource is None else pieces.setdefault(id(resource), (resource, []))[1]
-                target.append(Piece(encoder.frame, columns))
-        return self._pack(pieces, block or [])
+                target.append(Piece(encoder.frame, encoded))
+        return self._pack(pieces, filled.workloads if filled else [])
 
-    def _workloads(self, batch: Batch) -> list[tuple[bytes, int]] | None:
-        """All points of workloads; None if some cannot go into a block, for a workload is to have one ResourceMetrics only."""
-        found = [self._families[family.metric].stripes(family) for family in batch.families]
-        stripes = [stripe for each in found for stripe in each or ()]
-        return self._block.encode(stripes) if None not in found else None
+    def _bind(self, families: Sequence[Family]) -> None:
+        """Compile what is new and forget what is gone.
+
+        A workload is to have one ResourceMetrics only, so that if one has points that cannot go into the block, there is none.
+        """
+        self._families = {family.metric: self._families.get(family.metric) or self._family(family.metric) for family in families}
+        found = [self._families[family.metric].bind(family) for family in families]
+        self._inside = [stripes is not None for family, stripes in zip(families, found, strict=True) for _ in family.columns]
+        self._outside = [index for index, stripes in enumerate(found) if stripes is None]
+        if any(self._families[families[index].metric].of_workloads(families[index]) for index in self._outside):
+            self._outside = None
+        else:
+            self._block.bind([stripe for stripes in found for stripe in stripes or ()])
+
+    def _fill(self, columns: Sequence[tuple[int, Column]]) -> Filled | None:
+        if self._outside is None:
+            return None
+        chosen = list(compress(columns, self._inside))
+        return self._block.fill([time_ns for time_ns, _ in chosen], [column.values for _, column in chosen])  # type: ignore[misc] # no distributions
 
     def _family(self, metric: Metric) -> _Numbers | _Histograms:
         make = _Histograms if metric.kind is Kind.HISTOGRAM else _Numbers
@@ -105,20 +128,15 @@ class _Template:
         groups: dict[int, list[int]] = {}
         for index, one in enumerate(series):
             groups.setdefault(id(one.resource), []).append(index)
-        self._groups = [(series[indices[0]].resource, indices) for indices in groups.values()]
-        self.whose: Whose = [(resource, indices) for resource, indices in self._groups if resource is not None]
-        self._parts: dict[bool, list[_Part]] = {}
+        self.whose: Whose = [(series[indices[0]].resource, indices) for indices in groups.values()]
 
-    def parts(self, host_only: bool) -> list[_Part]:
-        """Made when first needed: workloads' points mostly go out in a block."""
-        found = self._parts.get(host_only)
-        if found is None:
-            chosen = [(resource, indices) for resource, indices in self._groups if resource is None or not host_only]
-            found = self._parts[host_only] = [self._part(resource, indices) for resource, indices in chosen]
-        return found
+    @cached_property
+    def parts(self) -> list[_Part]:
+        """Made when first needed: most points go out in a block."""
+        return [self._part(resource, indices) for resource, indices in self.whose]
 
     def _part(self, resource: Attributes | None, indices: list[int]) -> _Part:
-        pick = _all if len(self._groups) == 1 else _picker(indices)
+        pick = _all if len(self.whose) == 1 else _picker(indices)
         return _Part(resource, pick, self._make(pick(self.heads)))
 
 
@@ -132,27 +150,27 @@ class _Numbers:
         self._start_ns = start_ns
         self._templates: dict[int, _Template] = {}  # by identity of Column.series
 
-    def stripes(self, family: Family) -> list[Stripe] | None:
-        """Columns with points of workloads; None if a block cannot hold them."""
+    def bind(self, family: Family) -> list[Stripe] | None:
+        """What a block is to hold; None if it cannot: start times of deltas move, too."""
         present = {id(column.series): column.series for _, column in family.columns}
         if present.keys() != self._templates.keys():
             self._rebuild(present)
-        if self.delta:  # their start times move, too
-            return None if any(template.whose for template in self._templates.values()) else []
-        found = ((time_ns, column, self._templates[id(column.series)]) for time_ns, column in family.columns)
-        integer = self._metric.integer
-        return [
-            Stripe(self.frame, integer, each.heads, each.whose, time_ns, column.values)  # type: ignore[arg-type] # numbers, not distributions
-            for time_ns, column, each in found
-            if each.whose
-        ]
+        if self.delta:
+            return None
+        code = "q" if self._metric.integer else "d"
+        found = (self._templates[id(column.series)] for _, column in family.columns)
+        return [Stripe(self.frame, code, each.heads, each.whose) for each in found]
 
-    def encode(self, family: Family, gains: list[Increments] | None, in_block: bool) -> _Encoded:
-        """The points that are not *in_block*, after stripes()."""
+    def of_workloads(self, _: Family) -> bool:
+        """Whether any point is a workload's."""
+        return any(resource is not None for template in self._templates.values() for resource, _ in template.whose)
+
+    def encode(self, family: Family, gains: list[Increments] | None) -> _Encoded:
+        """All points, after bind()."""
         encoded: dict[int, tuple[Attributes | None, list[Points]]] = {}
         for index, (time_ns, column) in enumerate(family.columns):
             values, starts = gains[index] if gains else (column.values, None)
-            for part in self._templates[id(column.series)].parts(in_block):
+            for part in self._templates[id(column.series)].parts:
                 points = part.numbers.encode(time_ns, part.pick(values), starts and part.pick(starts))
                 if points.number:
                     encoded.setdefault(id(part.resource), (part.resource, []))[1].append(points)
@@ -194,11 +212,13 @@ class _Histograms:
         self._boundaries = metric.boundaries
         self._start_ns = start_ns
 
-    def stripes(self, family: Family) -> list[Stripe] | None:
+    def bind(self, _: Family) -> None:
         """As of numbers; histograms have no fixed size."""
-        return None if any(one.resource for _, column in family.columns for one in column.series) else []
 
-    def encode(self, family: Family, gains: list[Increments] | None, in_block: bool) -> _Encoded:  # noqa: ARG002 - as of numbers
+    def of_workloads(self, family: Family) -> bool:
+        return any(one.resource for _, column in family.columns for one in column.series)
+
+    def encode(self, family: Family, gains: list[Increments] | None) -> _Encoded:
         encoded: dict[int, tuple[Attributes | None, list[Points]]] = {}
         for index, (time_ns, column) in enumerate(family.columns):
             for resource, rows in self._by_resource(column, gains[index] if gains else None).values():

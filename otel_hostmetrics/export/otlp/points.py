@@ -27,7 +27,7 @@ _tail = struct.Struct("<BQB").pack
 class Points(NamedTuple):
     """Encoded data points of one metric."""
 
-    data: bytes
+    data: bytes | bytearray
     number: int
     ends: Callable[[], list[int]]  # where in data each point ends; only asked for when a request must be split
 
@@ -58,7 +58,7 @@ class _Template:
     """Points of known series, ready to be filled.
 
     Every field of a NumberDataPoint that changes has a fixed width, so all lengths are constant and a column is one
-    struct: 0.04 us per point, against 0.1 for pack_into point by point, 0.35 for reused protobuf objects and 11 for
+    struct: 0.03 us per point, against 0.1 for pack_into point by point, 0.35 for reused protobuf objects and 11 for
     the stock encoder.
     """
 

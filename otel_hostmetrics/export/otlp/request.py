@@ -12,7 +12,10 @@ from otel_hostmetrics.export.otlp.points import Points
 
 DELTA, CUMULATIVE = 1, 2  # AggregationTemporality
 _DATA = {Kind.GAUGE: 5, Kind.COUNTER: 7, Kind.UPDOWNCOUNTER: 7, Kind.HISTOGRAM: 9}  # Metric.data: gauge, sum, histogram
-_FRAMING = 16  # at most: tags and lengths of ResourceMetrics and ScopeMetrics, and of a Metric cut in two
+FRAMING = 16  # at most: tags and lengths of ResourceMetrics and ScopeMetrics, and of a Metric cut in two
+
+
+_Chunk = bytes | bytearray
 
 
 class Request(NamedTuple):
@@ -52,10 +55,23 @@ class Frame:
         return self._prefix
 
 
-class Piece(NamedTuple):
-    """A metric of one resource: its frame and the points of each column."""
+class Ready:
+    """In place of a frame where the points have theirs already."""
 
-    frame: Frame
+    __slots__ = ("scope",)
+
+    def __init__(self, scope: bytes) -> None:
+        self.scope = scope
+
+    def prefix(self, _: int) -> bytes:
+        """Nothing."""
+        return b""
+
+
+class Piece(NamedTuple):
+    """A metric of one resource: its frame and the points of each column. Or many metrics, if they are ready."""
+
+    frame: Frame | Ready
     columns: list[Points]
 
 
@@ -68,17 +84,17 @@ class Packer:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._requests: list[Request] = []
-        self._closed: list[bytes] = []  # whole ResourceMetrics of the request being filled
+        self._closed: list[_Chunk] = []  # whole ResourceMetrics of the request being filled
         self._closed_size = 0
         self._points = 0
 
     def resource(self, resource: bytes, scopes: Iterable[tuple[bytes, list[Piece]]]) -> None:
         """Add a ResourceMetrics: an encoded Resource and its metrics, those of each scope_head()."""
         resource = wire.delimited(1, resource)
-        chunks: list[bytes] = []
+        chunks: list[_Chunk] = []
         before = 0  # size of the ScopeMetrics that are whole
         for scope, pieces in scopes:
-            overhead = len(resource) + len(scope) + _FRAMING
+            overhead = len(resource) + len(scope) + FRAMING
             used = self._closed_size + before + overhead
             begin, size = len(chunks), 0
             chunks.append(b"")  # for what stands in front
@@ -106,7 +122,7 @@ class Packer:
         self._finish()
         return self._requests
 
-    def _metrics(self, pieces: list[Piece], room: int) -> Iterator[tuple[list[bytes], int, int]]:
+    def _metrics(self, pieces: list[Piece], room: int) -> Iterator[tuple[list[_Chunk], int, int]]:
         """Each metric's chunks, their length and number of points; a metric that does not fit into *room* in several parts."""
         for frame, columns in pieces:
             chunks = [column.data for column in columns]
@@ -119,7 +135,7 @@ class Packer:
                 prefix = frame.prefix(len(data))
                 yield [prefix, data], len(prefix) + len(data), count
 
-    def _close(self, resource: bytes, chunks: list[bytes], size: int) -> None:
+    def _close(self, resource: bytes, chunks: list[_Chunk], size: int) -> None:
         if size:
             head = b"\x0a" + wire.varint(len(resource) + size) + resource
             self._closed += [head, *chunks]
@@ -139,14 +155,14 @@ def by_scope(pieces: list[Piece]) -> Iterable[tuple[bytes, list[Piece]]]:
     return found.items()
 
 
-def _scope_metrics(scope: bytes, chunks: list[bytes], begin: int, size: int) -> int:
+def _scope_metrics(scope: bytes, chunks: list[_Chunk], begin: int, size: int) -> int:
     """Put what makes a ScopeMetrics of the metrics behind *begin*, of that size, into it. Returns the size of all; 0 of nothing."""
     if size:
         chunks[begin] = b"\x12" + wire.varint(len(scope) + size) + scope
     return size and len(chunks[begin]) + size
 
 
-def _cut(columns: list[Points], room: int) -> Iterator[tuple[bytes, int]]:
+def _cut(columns: list[Points], room: int) -> Iterator[tuple[_Chunk, int]]:
     """Points in slices of at most *room* bytes, at least one point each, and how many there are in each."""
     for column in columns:
         ends = column.ends()

@@ -1,4 +1,4 @@
-"""The points of workloads as one struct: the same request as without, whatever the values and however series change."""
+"""The numbers of a batch as structs: the same request as without, whatever the values and however series change."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from otel_hostmetrics.catalogue.model import Kind, Metric, Series
 from otel_hostmetrics.export.otlp.encode import Request
-from otel_hostmetrics.model import Batch, Column, Family, Snapshot
+from otel_hostmetrics.model import Batch, Column, Distribution, Family, Snapshot
 from tests.export.otlp.build import RESOURCE, START, TIME, batch, decode, encoder, finite, metric, series
 
 PODS: list[Any] = [{"k8s.pod.name": f"pod-{number}"} for number in range(4)]
@@ -109,8 +109,6 @@ def test_a_value_that_does_not_fit_costs_nothing_but_itself() -> None:
 
 def test_a_workload_with_a_histogram_has_one_resource_all_the_same() -> None:
     """As with points whose start moves: they cannot be in the block, so none of them is."""
-    from otel_hostmetrics.model import Distribution
-
     histogram, row = metric("h", Kind.HISTOGRAM, boundaries=(1.0,)), ROWS[0]
     values = [Distribution((1, 0), 0.5, 0.5, 0.5)]
     columns = (histogram, series(histogram, "x", resource=PODS[0]), values), (row, series(row, "y", resource=PODS[0]), [1])
@@ -120,6 +118,22 @@ def test_a_workload_with_a_histogram_has_one_resource_all_the_same() -> None:
         batch((row, series(row, "y", resource=PODS[0]), [1]), (gauge, series(gauge, "z", resource=PODS[0]), [0.5]))
     )
     assert len(decode(delta).resource_metrics) == 1
+
+
+def test_numbers_and_histograms_of_a_scope_stand_together() -> None:
+    histogram, row = metric("h", Kind.HISTOGRAM, boundaries=(1.0,)), ROWS[0]
+    columns = (histogram, series(histogram, "x"), [Distribution((1, 0), 0.5, 0.5, 0.5)]), (row, series(row, "y"), [1])
+    (resource,) = decode(encoder().encode(batch(*columns))).resource_metrics
+    (scope,) = resource.scope_metrics
+    assert sorted(each.name for each in scope.metrics) == ["c", "h"]
+
+
+def test_a_request_stays_as_it_is_while_the_next_is_made() -> None:
+    row = ROWS[0]
+    bound, made = series(row, *range(100)), encoder()
+    (first,) = made.encode(batch((row, bound, [1] * 100)))
+    (_,) = made.encode(batch((row, bound, [2] * 100)))
+    assert content([first]) == content(encoder().encode(batch((row, bound, [1] * 100))))
 
 
 def test_workloads_fill_requests_up_to_their_size() -> None:
@@ -134,9 +148,10 @@ def test_workloads_fill_requests_up_to_their_size() -> None:
     assert len(requests) < 10
 
 
-def test_one_workload_beyond_a_request_is_split() -> None:
+@pytest.mark.parametrize("owner", [None, PODS[0]])
+def test_the_host_or_a_workload_beyond_a_request_is_split(owner: Any) -> None:
     row = ROWS[0]
-    bound = series(row, *(f"{index:0100}" for index in range(1000)), resource=PODS[0])
+    bound = series(row, *(f"{index:0100}" for index in range(1000)), resource=owner)
     requests = encoder(max_request_bytes=65_536).encode(batch((row, bound, list(range(1000)))))
     assert all(len(request.payload) < 65_536 for request in requests)
     assert sum(request.points for request in requests) == 1000

@@ -1,0 +1,206 @@
+"""All numbers of a batch in one go: the host's by scope, and a ResourceMetrics for each workload.
+
+A host has many metrics and many workloads with few points each, so that framing them one by one costs more than the points:
+3.5 us for each metric. But all lengths are as constant as those of the points themselves while no series comes or goes, so
+that what stands around the points is part of the struct that they are filled into.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
+from operator import itemgetter
+from typing import Any, NamedTuple
+
+from otel_hostmetrics.catalogue.model import Attributes, Number
+from otel_hostmetrics.export.otlp import wire
+from otel_hostmetrics.export.otlp.points import FILLED, TAIL, Points, all_finite, tail
+from otel_hostmetrics.export.otlp.request import FRAMING, Frame, Piece, Ready
+
+Whose = list[tuple[Attributes | None, list[int]]]  # workloads, None for the host, and the positions of their points in a column
+
+
+class Stripe(NamedTuple):
+    """The series of a column."""
+
+    frame: Frame
+    code: str  # of their values' struct
+    heads: Sequence[bytes]
+    whose: Whose
+
+
+class Filled(NamedTuple):
+    """Everything, encoded."""
+
+    host: list[Piece]  # of each scope one
+    workloads: list[tuple[bytes, int]]  # whole ResourceMetrics below the limit, and their numbers of points
+
+
+class _Run(NamedTuple):
+    """The points of one stripe that belong to one resource."""
+
+    stripe: int
+    code: str
+    heads: list[bytes]
+    positions: list[int]  # in the values of all stripes
+
+
+_Scopes = dict[bytes, dict[Frame, list[_Run]]]  # a resource's runs by scope and metric
+
+
+class _Struct:
+    """Points in the order of the request."""
+
+    def __init__(self, runs: Sequence[_Run]) -> None:
+        heads = [head for run in runs for head in run.heads]
+        self.points = len(heads)
+        self._struct = struct.Struct("<" + "".join([f"{len(head)}s{TAIL}s{run.code}" for run in runs for head in run.heads]))
+        self._args: list[bytes | Number] = [0] * (3 * len(heads))
+        self._args[::3] = heads
+        self._tails = _picker([run.stripe for run in runs for _ in run.heads])
+        self._values = _picker([position for run in runs for position in run.positions])
+
+    def _filled(self, tails: Sequence[bytes], values: Sequence[Number]) -> list[bytes | Number]:
+        """What to pack. *tails* are the stripes'."""
+        self._args[1::3] = self._tails(tails)
+        self._args[2::3] = self._values(values)
+        return self._args
+
+
+class _Whole(_Struct):
+    """What can be a request by itself."""
+
+    def fill(self, tails: Sequence[bytes], values: Sequence[Number]) -> bytes:
+        """Raises struct.error or OverflowError for a value that its field cannot hold."""
+        return self._struct.pack(*self._filled(tails, values))
+
+
+class _Part(_Struct):
+    """What becomes part of a request is filled into the same memory every time, and valid until the next time.
+
+    Else there would be two objects of that size for a moment, and malloc would give their pages back to the kernel in each
+    cycle: 0.18 us per point instead of 0.06 (3 000 points).
+    """
+
+    def __init__(self, runs: Sequence[_Run]) -> None:
+        super().__init__(runs)
+        self._buffer = bytearray(self._struct.size)
+
+    def fill(self, tails: Sequence[bytes], values: Sequence[Number]) -> bytearray:
+        """As of the whole."""
+        self._struct.pack_into(self._buffer, 0, *self._filled(tails, values))
+        return self._buffer
+
+
+def _picker(positions: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:
+    """A function that gives what a sequence has there: 6 ns each, a comprehension takes 9."""
+    return itemgetter(*positions) if len(positions) > 1 else itemgetter(slice(positions[0], positions[0] + 1))
+
+
+class Block:
+    """Keeps what was compiled for the stripes of the last batch. *resource* encodes the whole Resource of the host or a workload."""
+
+    def __init__(self, resource: Callable[[Attributes | None], bytes], limit: int) -> None:
+        self._resource = resource
+        self._limit = limit
+        self._codes: list[str] = []
+        self._sizes: list[int] = []
+        self._host: list[tuple[Ready, _Part]] | None = []
+        self._workloads: list[_Whole] | None = []
+
+    def bind(self, stripes: Sequence[Stripe]) -> None:
+        """Compile for columns of these series, to be filled in this order."""
+        self._codes = [stripe.code for stripe in stripes]
+        self._sizes = [len(stripe.heads) for stripe in stripes]
+        owners = _by_owner(stripes)
+        _, scopes = owners.pop(id(None), (None, {}))
+        self._host = self._of_host(scopes)
+        self._workloads = self._of_workloads(owners.values())
+
+    def fill(self, times: Sequence[int], columns: Sequence[Sequence[Number]]) -> Filled | None:
+        """None if it cannot be: a value that is not finite or no integer where the others are, or a workload or scope beyond the limit.
+
+        Raises ValueError for a column of another size than its series.
+        """
+        if self._sizes != [len(values) for values in columns]:  # all behind it would be shifted
+            raise ValueError(f"columns of sizes {[*map(len, columns)]} for {self._sizes} series")
+        if self._host is None or self._workloads is None:
+            return None
+        if not all(code == "q" or all_finite(values) for code, values in zip(self._codes, columns, strict=True)):
+            return None
+        tails = [tail(time_ns, code) for time_ns, code in zip(times, self._codes, strict=True)]
+        values = [*chain.from_iterable(columns)]
+        try:
+            host = [Piece(ready, [_ready(each.fill(tails, values), each.points)]) for ready, each in self._host]
+            return Filled(host, [(each.fill(tails, values), each.points) for each in self._workloads])
+        except (struct.error, OverflowError):
+            return None
+
+    def _of_host(self, scopes: _Scopes) -> list[tuple[Ready, _Part]] | None:
+        head = len(wire.delimited(1, self._resource(None))) + FRAMING
+        if any(head + len(scope) + _frame_metrics(metrics) >= self._limit for scope, metrics in scopes.items()):
+            return None
+        return [(Ready(scope), _Part([*chain.from_iterable(metrics.values())])) for scope, metrics in scopes.items()]
+
+    def _of_workloads(self, owners: Iterable[tuple[Attributes | None, _Scopes]]) -> list[_Whole] | None:
+        structs: list[_Whole] = []
+        runs: list[_Run] = []
+        size = 0
+        for resource, scopes in owners:
+            length = _frame(self._resource(resource), scopes)
+            if length >= self._limit:
+                return None
+            if runs and size + length >= self._limit:
+                structs.append(_Whole(runs))
+                runs, size = [], 0
+            runs += [run for metrics in scopes.values() for each in metrics.values() for run in each]
+            size += length
+        return [*structs, _Whole(runs)] if runs else structs
+
+
+def _ready(data: bytearray, points: int) -> Points:
+    return Points(data, points, lambda: [len(data)])
+
+
+def _frame(resource: bytes, scopes: _Scopes) -> int:
+    """Put all that stands before a workload's points into the heads of the points; returns the size of it all."""
+    size = sum([_frame_scope(scope, metrics) for scope, metrics in scopes.items()])
+    resource = wire.delimited(1, resource)
+    begin = b"\x0a" + wire.varint(len(resource) + size) + resource
+    _put_before(next(iter(scopes.values())), begin)
+    return len(begin) + size
+
+
+def _frame_scope(scope: bytes, metrics: dict[Frame, list[_Run]]) -> int:
+    size = _frame_metrics(metrics)
+    begin = b"\x12" + wire.varint(len(scope) + size) + scope
+    _put_before(metrics, begin)
+    return len(begin) + size
+
+
+def _frame_metrics(metrics: dict[Frame, list[_Run]]) -> int:
+    size = 0
+    for frame, runs in metrics.items():
+        length = sum([len(head) + FILLED for run in runs for head in run.heads])
+        prefix = frame.prefix(length)
+        runs[0].heads[0] = prefix + runs[0].heads[0]
+        size += len(prefix) + length
+    return size
+
+
+def _put_before(metrics: dict[Frame, list[_Run]], begin: bytes) -> None:
+    heads = next(iter(metrics.values()))[0].heads
+    heads[0] = begin + heads[0]
+
+
+def _by_owner(stripes: Sequence[Stripe]) -> dict[int, tuple[Attributes | None, _Scopes]]:
+    found: dict[int, tuple[Attributes | None, _Scopes]] = {}
+    offset = 0
+    for index, (frame, code, heads, whose) in enumerate(stripes):
+        for resource, positions in whose:
+            run = _Run(index, code, [heads[at] for at in positions], [offset + at for at in positions])
+            scopes = found.setdefault(id(resource), (resource, {}))[1]
+            scopes.setdefault(frame.scope, {}).setdefault(frame, []).append(run)
+        offset += len(heads)
+    return found
