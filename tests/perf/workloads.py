@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from otel_hostmetrics import __version__
-from otel_hostmetrics.catalogue.model import Kind, Metric, Owner, Series
+from otel_hostmetrics.catalogue.model import Attributes, Kind, Metric, Owner, Series
 from otel_hostmetrics.enrich.names import Names
 from otel_hostmetrics.enrich.refresh import Refresh
 from otel_hostmetrics.enrich.stage import Stage
@@ -36,9 +36,11 @@ _SIZES = (30, 300, 3_000)
 _METRICS = 30
 _START_NS = 1_700_000_000_000_000_000
 _HOST = {"service.name": "otel-hostmetrics", "host.name": "node-17.example.net", "k8s.node.name": "node-17"}
+_PADDING = 15  # bytes around the value of one more attribute
 _PER_PID, _PER_CGROUP, _PER_POINT = Bound(9), Bound(3), Bound(0.25)  # CPU us
 _FLOOR = "open, read and close /proc/PID/cgroup"
 _FLAT, _GROUPED = "OTLP: encode, all points of the host", "OTLP: encode, a Resource for each container"
+_PADDED = "OTLP: encode, as many bytes, all points of the host"
 _REGROUPING = Bound(1.1, 2)
 
 
@@ -165,29 +167,45 @@ def _cycle(stack: contextlib.ExitStack, known: Names, *columns: tuple[Series, ..
 def _export(stack: contextlib.ExitStack, known: Names, pids: list[int], mode: Mode) -> tuple[list[Subject], dict[str, int]]:
     """Encoding the points of all containers as the host's, and under a Resource for each; and the stage before it. With the bytes."""
     metrics = [
-        Metric(f"perf.metric_{number}", Kind.COUNTER, "1", "Counts.", "nothing", ("process.pid", "device", "port"))
+        Metric(f"perf.metric_{number}", Kind.COUNTER, "1", "Counts.", "nothing", ("process.pid", "device", "port"), ("padding",))
         for number in range(_METRICS)
     ]
-    columns = [tuple(metric.series({"process.pid": pid, "device": "mlx5_0", "port": 1}, _START_NS) for pid in pids) for metric in metrics]
-    stage = _cycle(stack, known, *columns)
     points = len(pids) * _METRICS
-    flat = Reading({column[0].metric: Column(column, list(range(len(pids)))) for column in columns})
-    as_hosts, as_theirs = _encoding(flat), _encoding(stage())
+    as_hosts, as_theirs = _flat(metrics, pids, {}), _encoding(_cycle(stack, known, *_columns(metrics, pids, {}))())
+    more = _size(as_theirs) - _size(as_hosts)
+    padded = _flat(metrics, pids, {"padding": "x" * (more // points - _PADDING)})
     subjects = [
         Subject(_FLAT, in_process(as_hosts, points, mode.seconds)),
+        Subject(_PADDED, in_process(padded, points, mode.seconds)),
         Subject(_GROUPED, in_process(as_theirs, points, mode.seconds), _PER_POINT, _FLAT),
-        Subject("enrich", in_process(stage, points, mode.seconds)),
+        Subject("enrich", in_process(_cycle(stack, known, *_columns(metrics, pids, {})), points, mode.seconds)),
     ]
-    return subjects, {name: sum(len(each.payload) for each in call()) for name, call in ((_FLAT, as_hosts), (_GROUPED, as_theirs))}
+    return subjects, {_FLAT: _size(as_hosts), _PADDED: _size(padded), _GROUPED: _size(as_theirs)}
+
+
+def _columns(metrics: list[Metric], pids: list[int], more: Attributes) -> list[tuple[Series, ...]]:
+    device: Attributes = {"device": "mlx5_0", "port": 1, **more}
+    return [tuple(metric.series({"process.pid": pid, **device}, _START_NS) for pid in pids) for metric in metrics]
+
+
+def _flat(metrics: list[Metric], pids: list[int], more: Attributes) -> Callable[[], list[Request]]:
+    columns = _columns(metrics, pids, more)
+    return _encoding(Reading({column[0].metric: Column(column, list(range(len(pids)))) for column in columns}))
+
+
+def _size(call: Callable[[], list[Request]]) -> int:
+    return sum(len(each.payload) for each in call())
 
 
 def _regrouping(case: str, results: list[Result], sizes: dict[str, int]) -> Iterator[Result]:
-    """A Resource for each container is more to write: each has its own, and repeats the name and text of each metric."""
-    yield Result(case, "bytes of a Resource each / of one", "ratio", [sizes[_GROUPED] / sizes[_FLAT]])
-    flat, grouped = ([sample / sizes[name] for sample in _of(results, name).samples] for name in (_FLAT, _GROUPED))
-    yield Result(
-        case, "time per byte, the same", "ratio", [more / less for more, less in zip(grouped, flat, strict=True)], bound=_REGROUPING
-    )
+    """A Resource for each container is more to write: each has its own, and repeats the name and text of each metric.
+
+    So what it costs to regroup is told by the time that as many bytes take without.
+    """
+    for name in (_FLAT, _PADDED):
+        yield Result(case, f"bytes of a Resource each / {name.removeprefix('OTLP: encode, ')}", "ratio", [sizes[_GROUPED] / sizes[name]])
+    ratios = [more / less for more, less in zip(_of(results, _GROUPED).samples, _of(results, _PADDED).samples, strict=True)]
+    yield Result(case, "time, a Resource each / as many bytes", "ratio", ratios, bound=_REGROUPING)
 
 
 def _of(results: list[Result], name: str) -> Result:

@@ -20,6 +20,8 @@ from otel_hostmetrics.export.otlp.request import FRAMING, Frame, Piece, Ready
 
 Whose = list[tuple[Attributes | None, list[int]]]  # workloads, None for the host, and the positions of their points in a column
 
+_LONG = 4  # values at least that a slice gives, on the average, to be worth it
+
 
 class Stripe(NamedTuple):
     """The series of a column."""
@@ -58,8 +60,8 @@ class _Struct:
         self._struct = struct.Struct("<" + "".join([f"{len(head)}s{TAIL}s{run.code}" for run in runs for head in run.heads]))
         self._args: list[bytes | Number] = [0] * (3 * len(heads))
         self._args[::3] = heads
-        self._tails = _picker([run.stripe for run in runs for _ in run.heads])
-        self._values = _picker([position for run in runs for position in run.positions])
+        self._tails = picker([run.stripe for run in runs for _ in run.heads])
+        self._values = picker([position for run in runs for position in run.positions])
 
     def _filled(self, tails: Sequence[bytes], values: Sequence[Number]) -> list[bytes | Number]:
         """What to pack. *tails* are the stripes'."""
@@ -93,9 +95,32 @@ class _Part(_Struct):
         return self._buffer
 
 
-def _picker(positions: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:
-    """A function that gives what a sequence has there: 6 ns each, a comprehension takes 9."""
-    return itemgetter(*positions) if len(positions) > 1 else itemgetter(slice(positions[0], positions[0] + 1))
+def picker(positions: Sequence[int]) -> Callable[[Sequence[Any]], Iterable[Any]]:
+    """A function that gives what a sequence has at these one or more positions.
+
+    Workloads that have the same metrics are the same distance apart in all of them, and slices that take as many at once cost
+    4 ns per value, single positions 6 to 30: each is an object to be looked at.
+    """
+    slices = _slices(positions)
+    if len(slices) == 1:
+        return itemgetter(slices[0])
+    if _LONG * len(slices) > len(positions):
+        return itemgetter(*positions)
+    pick = itemgetter(*slices)
+    return lambda values: chain.from_iterable(pick(values))
+
+
+def _slices(positions: Sequence[int]) -> list[slice]:
+    """The same positions in the same order, as many at once as are the same distance apart."""
+    found: list[slice] = []
+    first, last, step = positions[0], positions[0], 0
+    for each in positions[1:]:
+        if each > last and step in (0, each - last):
+            last, step = each, each - last
+        else:
+            found.append(slice(first, last + 1, step or 1))
+            first, last, step = each, each, 0
+    return [*found, slice(first, last + 1, step or 1)]
 
 
 class Block:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from otel_hostmetrics.catalogue.model import Kind, Metric, Series
+from otel_hostmetrics.export.otlp.block import picker
 from otel_hostmetrics.export.otlp.encode import Request
 from otel_hostmetrics.model import Batch, Column, Distribution, Family, Snapshot
 from tests.export.otlp.build import RESOURCE, START, TIME, batch, decode, encoder, finite, metric, series
@@ -155,6 +156,17 @@ def test_the_host_or_a_workload_beyond_a_request_is_split(owner: Any) -> None:
     requests = encoder(max_request_bytes=65_536).encode(batch((row, bound, list(range(1000)))))
     assert all(len(request.payload) < 65_536 for request in requests)
     assert sum(request.points for request in requests) == 1000
+
+
+_steps = st.tuples(st.integers(0, 40), st.integers(0, 9), st.integers(1, 12)).map(
+    lambda it: range(it[0], it[0] + it[1] * it[2] + 1, it[1] or 1)
+)
+
+
+@given(st.lists(st.lists(st.integers(0, 200), min_size=1, max_size=3) | _steps, min_size=1, max_size=6))
+def test_what_is_picked_is_what_stands_there(parts: list[list[int]]) -> None:
+    positions = [position for part in parts for position in part]
+    assert list(picker(positions)(range(1000))) == positions
 
 
 @pytest.mark.parametrize("values", [[1], [1, 2, 3]])
