@@ -35,7 +35,7 @@ class Stripe(NamedTuple):
 class Filled(NamedTuple):
     """Everything, encoded."""
 
-    host: list[Piece]  # of each scope one
+    host: list[Piece]  # each below the limit with its scope
     workloads: list[tuple[bytes, int]]  # whole ResourceMetrics below the limit, and their numbers of points
 
 
@@ -144,7 +144,7 @@ class Block:
         self._workloads = self._of_workloads(owners.values())
 
     def fill(self, times: Sequence[int], columns: Sequence[Sequence[Number]]) -> Filled | None:
-        """None if it cannot be: a value that is not finite or no integer where the others are, or a workload or scope beyond the limit.
+        """None if it cannot be: a value that is not finite or no integer where the others are, or a workload or metric beyond the limit.
 
         Raises ValueError for a column of another size than its series.
         """
@@ -163,25 +163,37 @@ class Block:
             return None
 
     def _of_host(self, scopes: _Scopes) -> list[tuple[Ready, _Part]] | None:
-        head = len(wire.delimited(1, self._resource(None))) + FRAMING
-        if any(head + len(scope) + _frame_metrics(metrics) >= self._limit for scope, metrics in scopes.items()):
-            return None
-        return [(Ready(scope), _Part([*chain.from_iterable(metrics.values())])) for scope, metrics in scopes.items()]
+        found = []
+        for scope, metrics in scopes.items():
+            room = self._limit - len(wire.delimited(1, self._resource(None))) - len(scope) - FRAMING
+            parts = _together([(_frame_metric(frame, runs), runs) for frame, runs in metrics.items()], room)
+            if parts is None:
+                return None
+            found += [(Ready(scope), _Part(part)) for part in parts]
+        return found
 
     def _of_workloads(self, owners: Iterable[tuple[Attributes | None, _Scopes]]) -> list[_Whole] | None:
-        structs: list[_Whole] = []
-        runs: list[_Run] = []
-        size = 0
-        for resource, scopes in owners:
-            length = _frame(self._resource(resource), scopes)
-            if length >= self._limit:
-                return None
-            if runs and size + length >= self._limit:
-                structs.append(_Whole(runs))
-                runs, size = [], 0
-            runs += [run for metrics in scopes.values() for each in metrics.values() for run in each]
-            size += length
-        return [*structs, _Whole(runs)] if runs else structs
+        found = _together([(_frame(self._resource(resource), scopes), _runs(scopes)) for resource, scopes in owners], self._limit)
+        return None if found is None else [_Whole(each) for each in found]
+
+
+def _together(sized: Sequence[tuple[int, list[_Run]]], limit: int) -> list[list[_Run]] | None:
+    """As many as stay below *limit* in each; None if one does not by itself."""
+    if any(length >= limit for length, _ in sized):
+        return None
+    found: list[list[_Run]] = []
+    size = limit
+    for length, runs in sized:
+        if size + length >= limit:
+            found.append([])
+            size = 0
+        found[-1] += runs
+        size += length
+    return found
+
+
+def _runs(scopes: _Scopes) -> list[_Run]:
+    return [run for metrics in scopes.values() for each in metrics.values() for run in each]
 
 
 def _ready(data: bytearray, points: int) -> Points:
@@ -198,20 +210,17 @@ def _frame(resource: bytes, scopes: _Scopes) -> int:
 
 
 def _frame_scope(scope: bytes, metrics: dict[Frame, list[_Run]]) -> int:
-    size = _frame_metrics(metrics)
+    size = sum([_frame_metric(frame, runs) for frame, runs in metrics.items()])
     begin = b"\x12" + wire.varint(len(scope) + size) + scope
     _put_before(metrics, begin)
     return len(begin) + size
 
 
-def _frame_metrics(metrics: dict[Frame, list[_Run]]) -> int:
-    size = 0
-    for frame, runs in metrics.items():
-        length = sum([len(head) + FILLED for run in runs for head in run.heads])
-        prefix = frame.prefix(length)
-        runs[0].heads[0] = prefix + runs[0].heads[0]
-        size += len(prefix) + length
-    return size
+def _frame_metric(frame: Frame, runs: list[_Run]) -> int:
+    size = sum([len(head) + FILLED for run in runs for head in run.heads])
+    prefix = frame.prefix(size)
+    runs[0].heads[0] = prefix + runs[0].heads[0]
+    return len(prefix) + size
 
 
 def _put_before(metrics: dict[Frame, list[_Run]], begin: bytes) -> None:

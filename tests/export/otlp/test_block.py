@@ -149,6 +149,17 @@ def test_workloads_fill_requests_up_to_their_size() -> None:
     assert len(requests) < 10
 
 
+def test_metrics_of_the_host_fill_requests_up_to_their_size() -> None:
+    rows = [metric(f"m{number}") for number in range(30)]
+    columns = [(row, series(row, *(f"{index:0100}" for index in range(50))), list(range(50))) for row in rows]
+    made = encoder(max_request_bytes=65_536)
+    requests = made.encode(batch(*columns))
+    assert made._block._host
+    assert len(made._block._host) == len(requests) == 4
+    assert all(len(request.payload) < 65_536 for request in requests)
+    assert content(requests) == wanted([(row, [(TIME, bound, values)]) for row, bound, values in columns])
+
+
 @pytest.mark.parametrize("owner", [None, PODS[0]])
 def test_the_host_or_a_workload_beyond_a_request_is_split(owner: Any) -> None:
     row = ROWS[0]
