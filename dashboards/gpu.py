@@ -52,7 +52,9 @@ def _overview() -> Iterable[Builder[Panel]]:
 def _use() -> Iterable[Builder[Panel]]:
     power = {**_level("hw_power_watts", matchers=_OURS),
              f"{_LEGEND} limit": f'max by ({_GPU}) (hw_gpu_power_limit_watts{{hw_limit_type="current"}})'}  # fmt: skip
-    throttled = _rate("hw_gpu_throttle_time_seconds_total", "hw_gpu_throttle_reason")
+    held = f"avg by ({_GPU}, hw_gpu_throttle_reason) (avg_over_time(hw_gpu_throttle_active{{}}[]))"
+    throttled = {**_rate("hw_gpu_throttle_time_seconds_total", "hw_gpu_throttle_reason"),
+                 f"{_LEGEND} {{{{hw_gpu_throttle_reason}}}} (sampled)": held}  # fmt: skip
     return [
         lines("Utilization", "Share of the time in which a GPU did something, by task.",
               _level("hw_gpu_utilization_ratio", "hw_gpu_task"), "percentunit"),
@@ -62,7 +64,8 @@ def _use() -> Iterable[Builder[Panel]]:
               _rate("hw_energy_joules_total", matchers=_OURS), "watt"),
         lines("Temperature", "By sensor.", _level("hw_temperature_celsius", "hw_sensor_location"), "celsius"),
         lines("Clocks", "By domain.", _level("hw_gpu_clock_frequency_hertz", "hw_gpu_clock_domain"), "hertz"),
-        lines("Held down", "Share of the time in which clocks were held down, by reason; reasons overlap.", throttled, "percentunit"),
+        lines("Held down", "Share of the time in which clocks were held down, by reason; reasons overlap. Sampled: of the readings.",
+              throttled, "percentunit"),
         lines("Engines", "Share of the time in which an engine worked, of Intel GPUs.",
               _level("hw_gpu_engine_utilization_ratio", "hw_gpu_engine"), "percentunit"),
         lines("Profile", "Share of cycles in which a unit was active, where gpu.profiling is on.",
@@ -95,6 +98,7 @@ def _links() -> Iterable[Builder[Panel]]:
 
 def _processes() -> Iterable[Builder[Panel]]:
     busiest = f"topk(10, max by ({_PROCESS}, hw_gpu_task) (process_gpu_utilization_ratio{{}}))"
+    worked = f"topk(10, sum by ({_PROCESS}, hw_gpu_engine) (rate(process_gpu_time_seconds_total{{}}[])))"
     most = f"topk(10, sum by ({_PROCESS}) (process_gpu_memory_usage_bytes{{}}))"
     container = "k8s_namespace_name, k8s_pod_name, k8s_container_name, container_name"
     by_container = f'sum by ({container}) (process_gpu_memory_usage_bytes{{container_id!=""}})'
@@ -102,6 +106,8 @@ def _processes() -> Iterable[Builder[Panel]]:
         lines("Processes", "How many use each GPU, of NVIDIA.", _level("hw_gpu_processes"), "short", 12),
         lines("Memory by process", "The ten that use most.", {_OF_PROCESS: most}, "bytes", 12),
         lines("Utilization by process", "The ten busiest, by task.", {f"{_OF_PROCESS} {{{{hw_gpu_task}}}}": busiest}, "percentunit", 12),
+        lines("Engines by process", "The ten that kept an engine of AMD and Intel GPUs busy most; of an engine there may be several.",
+              {f"{_OF_PROCESS} {{{{hw_gpu_engine}}}}": worked}, "percentunit", 12),
         lines("Memory by container", "Of GPUs, by pod and container.",
               {"{{k8s_namespace_name}}/{{k8s_pod_name}} {{k8s_container_name}} {{container_name}}": by_container}, "bytes", 12),
     ]  # fmt: skip

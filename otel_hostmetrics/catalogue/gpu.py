@@ -191,7 +191,8 @@ NVLINK_ERRORS = _own(
 )  # fmt: skip
 NVLINK_LINKS = _own("hw.gpu.nvlink.links", Kind.UPDOWNCOUNTER, "{link}", "NVLinks of the GPU.", "NVML_FI_DEV_NVLINK_LINK_COUNT")
 XID_ERRORS = _own(
-    "hw.gpu.xid.errors", Kind.COUNTER, "{error}", "XID errors since this agent began to listen, by number.",
+    "hw.gpu.xid.errors", Kind.COUNTER, "{error}",
+    "XID errors since this agent began to listen, by number. A series begins with its first error, which increase() does not see.",
     "nvmlEventSetWait_v2, nvmlEventTypeXidCriticalError", (XID,),
 )  # fmt: skip
 RECOVERY_ACTION = _own(

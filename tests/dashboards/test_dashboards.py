@@ -41,8 +41,10 @@ _APART = {
     "hw_gpu_engine_utilization_ratio": "hw_gpu_engine",
     "hw_gpu_power_limit_watts": "hw_limit_type",
     "hw_gpu_profile_utilization_ratio": "hw_gpu_unit",
+    "hw_gpu_throttle_active": "hw_gpu_throttle_reason",
     "hw_gpu_throttle_time_seconds_total": "hw_gpu_throttle_reason",
     "hw_gpu_utilization_ratio": "hw_gpu_task",
+    "process_gpu_time_seconds_total": "hw_gpu_engine",
     "process_gpu_utilization_ratio": "hw_gpu_task",
 }  # what tells apart points that overlap, or are of different things
 _WORKLOAD = {label_name(key) for key in Workloads().labels}  # of points that have one

@@ -93,9 +93,10 @@ def test_a_running_agent_survives_faults_and_shuts_nvml_down_at_sigterm(host, tm
     assert (still_open, times >= 4) == (0, True)
 
 
-# Of the dashboard's metrics, those that this host does not have: opt-in, of errors that did not happen, of Intel's GPUs; and
+# Of the dashboard's metrics, those that this host does not have: opt-in, of errors that did not happen, of AMD's and Intel's GPUs; and
 # processes are counted in the host's PID namespace only.
 ELSEWHERE = {"hw_gpu_profile_utilization_ratio", "hw_gpu_xid_errors_total", "hw_gpu_engine_utilization_ratio"}
+ELSEWHERE |= {"hw_gpu_throttle_active", "process_gpu_time_seconds_total"}
 ELSEWHERE |= set() if in_first_pid_namespace() else {"hw_gpu_processes"}
 
 

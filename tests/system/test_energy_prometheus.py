@@ -8,6 +8,7 @@ No query is excused.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import urllib.parse
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ from otel_hostmetrics.kernel.hostfs import HostFS
 from tests.dashboards.queries import Query, queries
 from tests.gpu.conftest import add_gpu, compiled, count_by_software
 from tests.gpu.test_gpu_nvidia import sees_all_processes
-from tests.hosts.recorded import unpack
+from tests.hosts.recorded import HOSTS, unpack
 from tests.kernel.test_perf_event import PARANOID
 from tests.live import cgroups
 from tests.process import agent, eventually
@@ -87,8 +88,16 @@ def _start_laptop(processes: Processes, root: Path) -> int:
     energy_hosts.host("mmio", root)
     for part in ("gpu-intel", "gpu-intel-pmu"):
         unpack(part, root)
+    _work(root, ns=25_662_044_495)
     count_by_software(root, "i915", rcs0_busy="config=0x0")
     return _start_agent(processes, root, OTEL_HOSTMETRICS_RAPL__PSYS_IS_HOST="true")
+
+
+def _work(laptop: Path, ns: int) -> None:
+    """A process has kept the engine ``render`` busy for so long."""
+    file = laptop / "proc/4711/fdinfo/12"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(re.sub(r"(drm-engine-render:\t)\d+", rf"\g<1>{ns}", (HOSTS / "gpu-intel/fdinfo").read_text()))
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +115,7 @@ def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
         new = nvml.with_suffix(".new")
         new.write_text(_settings(_THEN))
         new.rename(nvml)
+        _work(laptop, ns=27_662_044_495)
         yield found
     assert not os.path.exists(f"{cgroups.accounted(HostFS())}/test-{os.getpid()}")
 
@@ -159,6 +169,21 @@ def _stepped(monitored: Prometheus) -> set[str]:
 def test_engines_are_shown_by_name(monitored: Prometheus) -> None:
     ((line, share),) = _shown(monitored, "gpu: Engines").items()
     assert (line.split()[-1], share) == ("rcs0", pytest.approx(1, abs=0.05))
+
+
+def test_engines_are_shown_by_process(monitored: Prometheus) -> None:
+    def working() -> list[str]:
+        return [line.partition("4711 ")[2] for line, rate in _shown(monitored, "gpu: Engines by process").items() if rate > 0]
+
+    eventually(lambda: working() == ["0000:00:02.0 render"], what="engines")
+
+
+def test_clocks_that_are_held_down_are_shown_of_counters_and_of_readings(monitored: Prometheus) -> None:
+    found = {line.partition(" ")[2]: share for line, share in _shown(monitored, "gpu: Held down").items()}
+    sampled = {line: share for line, share in found.items() if line.endswith(" (sampled)")}
+    assert sampled["0000:00:02.0 graphics.pl1 (sampled)"] == 1
+    assert set(sampled.values()) == {0, 1}
+    assert any(line.endswith(" hw_thermal") for line in found.keys() - sampled.keys())
 
 
 def test_containers_take_the_power_of_their_gpus(monitored: Prometheus) -> None:
