@@ -81,8 +81,10 @@ ERRORS = Metric(
 )  # fmt: skip
 STATUS = Metric(
     "hw.status", Kind.UPDOWNCOUNTER, "1", "Operational status: `1` (true) or `0` (false) for each of the possible states.",
-    "of network adapters: degraded is LinkErrorRecovery, failed a driver that does not answer; of GPUs: NVML; lost is failed, "
-    "clocks held down by hardware or a recovery action degraded, memory to be repaired predicted_failure; absent while not known",
+    "of network adapters: degraded is LinkErrorRecovery, failed a driver that does not answer; of GPUs: failed is one that is lost "
+    "(NVML; PCI config space all ones) or waits for firmware (xe: survivability_mode), degraded one whose clocks the board holds down, or "
+    "that needs a recovery action (NVML) or a reset of its power management (runtime_status: error), predicted_failure one with memory "
+    "to be repaired (NVML; amdgpu: gpu_vram_bad_pages); absent while not known",
     (*COMPONENT, STATE), _ADAPTER,
     origin="semconv",
 )  # fmt: skip

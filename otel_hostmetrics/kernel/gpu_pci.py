@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from typing import Final, NamedTuple
 
-from otel_hostmetrics.errors import Unavailable
+from otel_hostmetrics.errors import Reason, Unavailable, unavailable
 from otel_hostmetrics.kernel.hostfs import HostFS
 from otel_hostmetrics.kernel.pci import driver
 
@@ -63,12 +63,48 @@ class RuntimePower:
 
     def asleep(self) -> bool:
         """Also where it is on its way to sleep."""
-        if self._fd < 0:
-            return False
+        return self._status().startswith(b"suspend")
+
+    def stuck(self) -> bool:
+        """Whether putting it to sleep, or waking it, went wrong: the kernel then tries neither again."""
+        return self._status().startswith(b"error")
+
+    def _status(self) -> bytes:
         try:
-            return os.pread(self._fd, 16, 0).startswith(b"suspend")
+            return os.pread(self._fd, 16, 0) if self._fd >= 0 else b""
         except OSError:  # unplugged
-            return False
+            return b""
+
+    def close(self) -> None:
+        """May be called again."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+class Bus:
+    """Whether a device answers on its bus. Asking wakes it if it sleeps."""
+
+    __slots__ = ("_fd", "_path", "gone")
+
+    def __init__(self, path: str) -> None:
+        """*path* is the device's directory, in which nothing is opened until the first question."""
+        self._path, self._fd = f"{path}/config", -1
+        self.gone = False  # as of the last question, the kernel has removed the device
+
+    def answers(self) -> bool | None:
+        """None where that cannot be known. A device that is off its bus reads as all ones (include/linux/pci.h, PCI_POSSIBLE_ERROR).
+
+        Asked are command and status, of which no device has all bits set; the ID before them is all ones with every virtual function.
+        """
+        try:
+            if self._fd < 0:
+                self._fd = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            found = os.pread(self._fd, 4, 4)
+        except OSError as error:
+            self.gone = unavailable(error, self._path).reason is Reason.GONE
+            return False if self.gone else None
+        return found != b"\xff\xff\xff\xff" if len(found) == 4 else None
 
     def close(self) -> None:
         """May be called again."""

@@ -1,12 +1,13 @@
 """Intel GPUs: sysfs of the drivers i915 and xe, no Level Zero.
 
 Documentation/ABI/testing/sysfs-driver-intel-i915-hwmon, sysfs-driver-intel-xe-hwmon; drivers/gpu/drm/i915/gt/intel_gt_sysfs_pm.c;
-drivers/gpu/drm/xe/xe_gt_freq.c, xe_gt_throttle.c. Neither driver tells utilization in sysfs: their PMUs do (intel_pmu.py), and
-processes (drm_fdinfo.py).
+drivers/gpu/drm/xe/xe_gt_freq.c, xe_gt_throttle.c, xe_survivability_mode.c. Neither driver tells utilization in sysfs: their PMUs do
+(intel_pmu.py), and processes (drm_fdinfo.py).
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Final
 
@@ -36,7 +37,7 @@ class IntelGpu:
         self.names = (*self.fast_names, *self._slow)
 
     def read(self, slow: bool) -> list[Value]:
-        """*slow* reads again what rarely changes: link state."""
+        """*slow* reads again what rarely changes: link state, and whether the driver only waits for new firmware."""
         if slow:
             fresh = dict(self._rarely())
             self._slow = {name: fresh.get(name) for name in self._slow}
@@ -69,6 +70,8 @@ class IntelGpu:
 
     def _rarely(self) -> Iterator[tuple[str, Value]]:
         yield from link_state(link(self._fs, self._gpu.path))
+        if self._gpu.driver == "xe":
+            yield "firmware.broken", int(os.path.exists(f"{self._gpu.path}/survivability_mode"))
         sizes = Files((tile, f"{self._gpu.path}/{tile}/physical_vram_size_bytes") for tile in _names(self._fs, self._gpu.path))
         if sizes.names:  # xe
             yield "vram.total", sum(size for size in sizes.read() if size)

@@ -10,6 +10,12 @@ from pathlib import Path
 
 import pytest
 
+from otel_hostmetrics.settings import Gpu as GpuSettings
+from otel_hostmetrics.settings import Settings
+from otel_hostmetrics.sources.gpu import Gpu
+from tests.gpu.sysfs_hosts import metrics, place
+from tests.hosts.recorded import unpack
+
 SOURCE = Path(__file__).with_name("fakenvml.c")
 _IN_CI = os.environ.get("CI") == "true"  # there, a missing compiler fails the test
 needs_compiler = pytest.mark.skipif(not shutil.which("cc") and not _IN_CI, reason="needs a C compiler (cc)")
@@ -107,3 +113,36 @@ def host(tmp_path):
     for address in ("0000:01:00.0", "0000:02:00.0"):
         add_gpu(tmp_path, address)
     return tmp_path
+
+
+@pytest.fixture
+def amd(tmp_path):
+    """The host, with its files of several lines and of bytes."""
+    fs = unpack("gpu-amd", tmp_path)
+    instinct = tmp_path / "sys/devices/pci0000:00/0000:c1:00.0"
+    place(instinct / "ras/umc_err_count", "gpu-amd/ras")
+    (instinct / "gpu_metrics").write_bytes(metrics(1, 6, 16, 3 << 16))
+    for pid, descriptor in ((2311, 5), (2311, 6), (2312, 9)):
+        place(tmp_path / f"proc/{pid}/fdinfo/{descriptor}", "gpu-amd/fdinfo")
+    return fs
+
+
+@pytest.fixture
+def intel(tmp_path):
+    fs = unpack("gpu-intel", tmp_path)
+    place(tmp_path / "proc/4711/fdinfo/12", "gpu-intel/fdinfo")
+    return fs
+
+
+@pytest.fixture
+def opened():
+    sources = []
+
+    def make(fs, **more):
+        sources.append(Gpu(fs, Settings(gpu=GpuSettings(**more))))
+        sources[-1].open()
+        return sources[-1]
+
+    yield make
+    for source in sources:
+        source.close()

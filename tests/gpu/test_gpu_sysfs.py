@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import struct
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -24,66 +22,13 @@ from otel_hostmetrics.settings import Gpu as GpuSettings
 from otel_hostmetrics.settings import Seconds, Settings
 from otel_hostmetrics.sources.gpu import Gpu
 from tests.gpu.conftest import add_gpu, count_by_software, write
-from tests.hosts.recorded import HOSTS, unpack
+from tests.gpu.sysfs_hosts import Driver, metrics, values
+from tests.hosts.recorded import unpack
 from tests.kernel.as_nobody import as_nobody, in_child
 from tests.kernel.test_perf_event import PARANOID, needs_root
 
 RADEON, INSTINCT, BATTLEMAGE, IRIS = "5c8f3d2a1b4e6f70", "8d2f1a90c7b3e415", "0000:03:00.0", "0000:00:02.0"
 RADEON_AT = "0000:03:00.0"
-
-
-def place(path, name):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(HOSTS / name, path)
-
-
-@pytest.fixture
-def amd(tmp_path):
-    """The host, with its files of several lines and of bytes."""
-    fs = unpack("gpu-amd", tmp_path)
-    instinct = tmp_path / "sys/devices/pci0000:00/0000:c1:00.0"
-    place(instinct / "ras/umc_err_count", "gpu-amd/ras")
-    (instinct / "gpu_metrics").write_bytes(metrics(1, 6, 16, 3 << 16))
-    for pid, descriptor in ((2311, 5), (2311, 6), (2312, 9)):
-        place(tmp_path / f"proc/{pid}/fdinfo/{descriptor}", "gpu-amd/fdinfo")
-    return fs
-
-
-@pytest.fixture
-def intel(tmp_path):
-    fs = unpack("gpu-intel", tmp_path)
-    place(tmp_path / "proc/4711/fdinfo/12", "gpu-intel/fdinfo")
-    return fs
-
-
-@pytest.fixture
-def opened():
-    sources = []
-
-    def make(fs, **more):
-        sources.append(Gpu(fs, Settings(gpu=GpuSettings(**more))))
-        sources[-1].open()
-        return sources[-1]
-
-    yield make
-    for source in sources:
-        source.close()
-
-
-def metrics(form, content, offset, energy):
-    """A gpu_metrics table of 200 bytes."""
-    blob = bytearray(200)
-    struct.pack_into("<HBB", blob, 0, len(blob), form, content)
-    struct.pack_into("<Q", blob, offset, energy)
-    return bytes(blob)
-
-
-def values(reading, metric, **attributes):
-    """hw.id -> value, of the points with these attributes."""
-    column = reading.columns.get(metric)
-    wanted = {key.replace("__", "."): value for key, value in attributes.items()}.items()
-    pairs = zip(*column, strict=True) if column else ()
-    return {series.attributes["hw.id"]: value for series, value in pairs if wanted <= series.attributes.items()}
 
 
 def test_amd_gpus_in_the_units_of_the_conventions(amd, opened):
@@ -207,28 +152,6 @@ def test_an_unplugged_gpu_is_forgotten_at_the_next_look(amd, opened, tmp_path):
     reading = source.read()
     assert values(reading, hardware.POWER).keys() == {INSTINCT}
     assert reading.columns[rows.COUNT].values == [1]
-
-
-class Driver:
-    """Files of a driver's: the kernel refuses to read them once it is gone, as those of a process that has ended (ESRCH)."""
-
-    def __init__(self, device: Path) -> None:
-        self._device = device
-        self._process = subprocess.Popen(["sleep", "60"])
-        self._file = Path(f"/proc/{self._process.pid}/oom_score_adj")
-        self._file.write_text("7")
-
-    def show(self, *names: str) -> None:
-        """Each file reads 7."""
-        for name in names:
-            (self._device / name).unlink(missing_ok=True)
-            (self._device / name).symlink_to(self._file)
-
-    def unload(self, *names: str) -> None:
-        self._process.kill()
-        self._process.wait()
-        for name in names:
-            (self._device / name).unlink()
 
 
 @pytest.fixture
@@ -431,20 +354,6 @@ def test_a_host_without_gpus_says_so_with_a_count_of_zero(opened, tmp_path):
     assert reading.off is not None
     assert reading.off.reason is Reason.ABSENT
     assert "no GPU of NVIDIA, AMD or Intel" in str(reading.off)
-
-
-def test_energy_of_each_revision_of_gpu_metrics():
-    for content, offset in ((4, 24), (5, 88), (6, 16), (7, 24), (8, 24)):
-        assert amdgpu.energy(metrics(1, content, offset, 12345)) == 12345
-    assert amdgpu.energy(metrics(1, 3, 24, 12345)) is None  # of no known unit
-    assert amdgpu.energy(metrics(2, 4, 24, 12345)) is None  # of a processor's GPU
-    assert amdgpu.energy(metrics(1, 4, 24, 2**64 - 1)) is None
-
-
-@given(st.binary(max_size=300))
-def test_any_bytes_are_gpu_metrics_or_none(blob):
-    found = amdgpu.energy(blob)
-    assert found is None or 0 <= found < 2**64
 
 
 @given(st.text(max_size=60))

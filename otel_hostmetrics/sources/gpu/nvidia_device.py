@@ -15,9 +15,10 @@ from otel_hostmetrics.kernel.nvml_batch import Batch, Call, Field
 from otel_hostmetrics.kernel.nvml_gpm import Profile
 from otel_hostmetrics.settings import Gpu
 from otel_hostmetrics.sources.gpu import nvidia_derived as derived
+from otel_hostmetrics.sources.gpu.health import FAILED, STATES
 from otel_hostmetrics.sources.gpu.identity import Identity
 from otel_hostmetrics.sources.gpu.nvidia_health import Health
-from otel_hostmetrics.sources.gpu.nvidia_rows import MEANINGS, STATES
+from otel_hostmetrics.sources.gpu.nvidia_rows import MEANINGS
 from otel_hostmetrics.sources.gpu.points import Bound, Names, Value
 
 _SILENT = 3  # cycles in which every call failed for no known reason, before the driver is believed to be in trouble
@@ -163,7 +164,7 @@ class NvidiaDevice:
     def _nothing(self) -> list[Value]:
         """No value but the state, and not even that of a GPU that sleeps."""
         names = self.names()
-        state = dict(zip((f"state.{each}" for each in STATES), (0, 0, 1, 0), strict=True)) if self.lost else {}
+        state = dict(zip((f"state.{each}" for each in STATES), FAILED, strict=True)) if self.lost else {}
         return [state.get(name) for name in names]
 
     def info(self, driver: str) -> dict[str, AttributeValue]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from otel_hostmetrics.sources.gpu.health import states, told
 from otel_hostmetrics.sources.gpu.points import Value
 
 _HELD_DOWN = 0x08 | 0x40 | 0x80  # nvmlClocksEventReason: HW slowdown, HW thermal slowdown, HW power brake
@@ -23,7 +24,7 @@ class Health:
 
     def look(self, slow: Sequence[Value]) -> None:
         """At what rarely changes."""
-        self._worn = _told([slow[place] for place in self._wear])
+        self._worn = told([slow[place] for place in self._wear])
 
     def states(self, fast: Sequence[Value], silent: bool) -> tuple[Value, ...]:
         """In the order of STATES; judged again only when one of the signs is another. *silent*: nothing was answered."""
@@ -33,23 +34,11 @@ class Health:
         return self._states
 
     def _judged(self, fast: Sequence[Value], silent: bool) -> tuple[Value, ...]:
-        """None for a state that nothing supported by this GPU tells, or not in this cycle.
+        """Old drivers and vGPUs tell no clock reasons, GPUs without ECC no wear: degraded and predicted_failure rest on what there is.
 
-        Old drivers and vGPUs tell no clock reasons, GPUs without ECC no wear: degraded and predicted_failure rest on what there
-        is. It is ok where clocks are known not to be held down and nothing else speaks against it. That a GPU is not lost is
-        known from any answer.
+        That a GPU is not lost is known from any answer.
         """
-        degraded, worn = self._degraded(fast), self._worn
-        ok = False if degraded or worn else None if degraded is None or (worn is None and self._wear) else True
-        lost = None if silent else False
-        return tuple(None if state is None else int(state) for state in (ok, degraded, lost, worn))
+        return states(self._degraded(fast), self._worn, None if silent else False, wears=bool(self._wear))
 
     def _degraded(self, fast: Sequence[Value]) -> bool | None:
-        return _told([None if (value := fast[place]) is None else int(value) & mask for place, mask in self._held])
-
-
-def _told(signs: Sequence[Value]) -> bool | None:
-    """Whether one of them is raised; None where none is and not all are known."""
-    if any(signs):
-        return True
-    return None if None in signs or not signs else False
+        return told([None if (value := fast[place]) is None else int(value) & mask for place, mask in self._held])

@@ -11,8 +11,8 @@ from otel_hostmetrics.catalogue import hardware
 from otel_hostmetrics.catalogue.model import Attributes, Metric
 from otel_hostmetrics.kernel.nvml_gpm import PERCENT
 from otel_hostmetrics.kernel.nvml_values import CLOCKS, FANS, LOCATIONS, NVLINK5_ERRORS
+from otel_hostmetrics.sources.gpu.health import STATES
 
-STATES = (*hardware.STATES, "predicted_failure")
 _MILLI, _MEGA, _KIBI, _MEBI, _GIGA = 1000, 1_000_000, 1024, 1 << 20, 1_000_000_000
 
 

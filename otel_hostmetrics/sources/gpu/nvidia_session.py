@@ -19,13 +19,12 @@ from otel_hostmetrics.kernel.nvml import Device, Failure, Nvml, pci_address
 from otel_hostmetrics.kernel.nvml_events import XidEvents
 from otel_hostmetrics.model import Column
 from otel_hostmetrics.settings import Gpu
+from otel_hostmetrics.sources.gpu.health import FAILED, STATES
 from otel_hostmetrics.sources.gpu.identity import Identity
 from otel_hostmetrics.sources.gpu.nvidia_device import NvidiaDevice, identity
 from otel_hostmetrics.sources.gpu.nvidia_processes import NvidiaProcesses
-from otel_hostmetrics.sources.gpu.nvidia_rows import STATES
 from otel_hostmetrics.sources.gpu.points import Bound, Keyed, Names, Value
 
-_FAILED = tuple(int(state == "failed") for state in STATES)
 _AT_EXIT = 1.0  # s: how long the end of the process waits for a shutdown that is under way in another thread
 
 
@@ -171,7 +170,7 @@ class Session:
         values = [value for each in self._devices for value in each.read(slow)]
         if any(each.changed for each in self._devices):
             self._rebind()
-        values += [state for _ in self._missing for state in _FAILED]
+        values += [state for _ in self._missing for state in FAILED]
         self.columns = {rows.INFO: self._info}
         if self._processes:
             awake = frozenset(each.device.uuid for each in self._devices if not each.quiet)

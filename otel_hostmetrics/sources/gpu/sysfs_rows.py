@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from otel_hostmetrics.catalogue import gpu as rows
 from otel_hostmetrics.catalogue import hardware
+from otel_hostmetrics.sources.gpu.health import STATES
 from otel_hostmetrics.sources.gpu.nvidia_rows import Meaning
 
 _MILLI, _MICRO, _MEGA = 1_000, 1_000_000, 1_000_000
@@ -33,6 +34,7 @@ _PLAIN: dict[str, tuple[Meaning, ...]] = {
     "link.width": (Meaning(rows.PCIE_WIDTH),),
     "link.generation.max": (Meaning(rows.PCIE_GENERATION_LIMIT),),
     "link.width.max": (Meaning(rows.PCIE_WIDTH_LIMIT),),
+    **{f"state.{state}": (Meaning(hardware.STATUS, {hardware.STATE: state}),) for state in STATES},
 }
 
 
@@ -47,6 +49,10 @@ def _patterned(kind: str, rest: str) -> Iterator[Meaning]:
         yield from _gt(label, what)
     elif kind == "engine" and rest.endswith(".busy"):
         yield Meaning(rows.ENGINE_UTILIZATION, {rows.ENGINE: rest.removesuffix(".busy")})
+    elif kind == "throttle":
+        yield Meaning(rows.THROTTLED, {rows.REASON: rest})
+    elif kind == "throttled":
+        yield Meaning(rows.THROTTLE_TIME, {rows.REASON: rest.removesuffix("_s")})
     elif kind == "ras":
         yield Meaning(rows.ECC_ERRORS, {rows.ERROR_TYPE: what, rows.LOCATION: label, rows.RETENTION: "volatile"})
     else:
