@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 import threading
 import time
@@ -22,6 +23,7 @@ from otel_hostmetrics.sources.gpu import Gpu
 from otel_hostmetrics.sources.gpu.nvidia import Nvidia
 from otel_hostmetrics.sources.gpu.points import Names
 from otel_hostmetrics.telemetry import Telemetry
+from tests.gpu.conftest import add_gpu
 
 UUIDS = tuple(f"GPU-0000000{gpu}-0000-0000-0000-000000000000" for gpu in range(2))
 
@@ -174,6 +176,83 @@ def test_a_lost_gpu_comes_back_as_the_same_series(fake, host):
     part.read()
     assert part.problems == []
     assert {id(each) for each in before} == {id(bound.series) for bound in part.bound}
+    part.close()
+
+
+def unplug(host, fake, **more):
+    """The second GPU, as the kernel and a driver that is opened anew see it."""
+    (host / "sys/bus/pci/devices/0000:02:00.0").unlink()
+    shutil.rmtree(host / "sys/devices/pci0000:00/0000:02:00.0")
+    fake.set(gpus=1, **more)
+
+
+def told(reading):
+    return [str(problem) for problem in reading.problems]
+
+
+UNPLUGGED = "GPU 0000:02:00.0: gone: unplugged"
+
+
+def test_an_unplugged_gpu_fails_once_and_is_gone_until_it_is_plugged_in_again(source, fake, host):
+    gpu = source(slow_interval=Seconds(0.5))
+    before = gpu.read().columns[hardware.POWER].series
+    unplug(host, fake, lost_1=1)
+    first, second, third = (gpu.read() for _ in range(3))
+    assert state_of(first, UUIDS[1]) == {"ok": 0, "degraded": 0, "failed": 1, "predicted_failure": 0}
+    assert UNPLUGGED not in told(first)
+    assert (told(second), told(third)) == ([UNPLUGGED], [])
+    for reading in (second, third):
+        assert state_of(reading, UUIDS[1]) == {}
+        assert UUIDS[1] not in by_id(reading, hardware.POWER)
+        assert points(reading, rows.COUNT) == {(): 1}
+    add_gpu(host, "0000:02:00.0")
+    fake.set(gpus=2, lost_1=0)
+    time.sleep(0.5)
+    again = gpu.read()
+    assert (state_of(again, UUIDS[1])["ok"], told(again)) == (1, [])
+    assert [id(each) for each in again.columns[hardware.POWER].series] == [id(each) for each in before]
+
+
+def test_a_lost_gpu_that_is_pulled_out_later_is_gone_then(source, fake, host):
+    gpu = source()
+    gpu.read()
+    fake.set(lost_1=1)
+    assert [state_of(gpu.read(), UUIDS[1])["failed"] for _ in range(3)] == [1, 1, 1]
+    unplug(host, fake)
+    assert told(gpu.read()) == [UNPLUGGED]
+    assert state_of(gpu.read(), UUIDS[1]) == {}
+
+
+def test_a_gpu_that_the_driver_let_go_before_it_was_asked_is_gone(source, fake, host):
+    gpu = source(slow_interval=Seconds(0.001))
+    gpu.read()
+    unplug(host, fake)
+    time.sleep(0.002)
+    assert told(gpu.read()) == [UNPLUGGED]
+    assert state_of(gpu.read(), UUIDS[1]) == {}
+
+
+def test_the_last_gpu_that_is_unplugged_is_no_failure(source, fake, host):
+    fake.set(gpus=1)
+    gpu = source()
+    gpu.read()
+    (host / "sys/bus/pci/devices/0000:01:00.0").unlink()
+    fake.set(lost_0=1, gpus=0)
+    assert state_of(gpu.read(), UUIDS[0])["failed"] == 1
+    assert told(gpu.read()) == ["GPU 0000:01:00.0: gone: unplugged"]
+    reading = gpu.read()
+    assert hardware.STATUS not in reading.columns
+    assert points(reading, rows.COUNT) == {(): 0}
+
+
+def test_a_gpu_that_sysfs_never_showed_is_lost_and_not_unplugged(fake, tmp_path):
+    """WSL 2 and Jetson have no GPU on a PCI bus."""
+    part = Nvidia(HostFS(str(tmp_path), procfs="/proc"), settings(fake, xid=False), Names())
+    part.read()
+    fake.set(lost_1=1, gpus=1)
+    for _ in range(3):
+        part.read()
+    assert any(problem.what.endswith("02:00.0") and "lost" in problem.detail for problem in part.problems)
     part.close()
 
 

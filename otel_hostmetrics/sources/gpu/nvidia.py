@@ -3,7 +3,8 @@
 - A GPU that sleeps (runtime power management) is asked nothing: any question would wake it.
 - An open NVML keeps GPUs awake. Where one may sleep (power/control is "auto") and nobody uses it, NVML is given back after
   _IDLE cycles, and opened again once somebody else has woken the GPU.
-- A lost GPU, an unloaded driver and answers nobody understands are met with a new start, after longer and longer pauses.
+- A lost GPU, an unloaded driver and answers nobody understands are met with a new start, after longer and longer pauses. A lost
+  GPU stays failed until it is back, or sysfs no longer has it either: it was unplugged, and is gone.
 - While the file of ``gpu.release_file`` exists, NVML stays shut down: for GPU resets, driver upgrades, VFIO.
 """
 
@@ -80,8 +81,12 @@ class Nvidia:
         return {"nvml": state, **(self._session.facts if self._session else {})}
 
     def read(self) -> Sequence[Value]:
-        now = time.monotonic()
         self.problems, self.refreshed = [], False
+        values = self._cycle(time.monotonic())
+        self.problems += self._memory.unplugged()
+        return values
+
+    def _cycle(self, now: float) -> Sequence[Value]:
         if not self._ready(now):
             return []
         try:
@@ -100,18 +105,24 @@ class Nvidia:
         session = self._session
         assert session is not None
         slow = now - self._slow_at >= self._settings.slow_interval
-        if session.outdated(slow):
+        if session.outdated(slow) or self._unplugged(session):
             self._shut()
             session = self._open(now)
         self._slow_at = now if slow else self._slow_at
+        lost = session.lost  # not just now, so that it is told before GPUs are looked for
         values = session.read(slow)
         self.refreshed = slow
         self.problems += session.problems
-        if session.lost and now >= self._try_at:
+        if lost and now >= self._try_at:
             self._try_at = now + self._next_pause(now)
             self._shut()
             return self._open(now).read(slow=False)
         return values
+
+    def _unplugged(self, session: Session) -> bool:
+        """Whether the kernel, too, has lost one of those that are lost."""
+        known = session.lost_at & self._memory.plugged if session.lost else ()
+        return any(not os.path.exists(self._fs.sys("bus/pci/devices", address)) for address in known)
 
     def _ready(self, now: float) -> bool:
         """Whether NVML is open, or could be opened now."""
@@ -156,6 +167,7 @@ class Nvidia:
         nvidia = [each for each in gpu_pci.gpus(self._fs) if each.vendor == "NVIDIA"]
         self._powers = {each.address: RuntimePower(each.path) for each in nvidia if each.driver in ("nvidia", "")}
         self._given_away = {each.address for each in nvidia} - self._powers.keys()
+        self._memory.look([each.address for each in nvidia])
 
     def _close_powers(self) -> None:
         for power in self._powers.values():

@@ -37,6 +37,21 @@ class Memory:
         self.xids: Counter[tuple[str, int]] = Counter()
         self.processes = Keyed()
         self.counted = Keyed(time.time_ns())
+        self.plugged: set[str] = set()  # PCI addresses at which sysfs has shown a GPU
+        self._unplugged: list[Unavailable] = []
+
+    def look(self, present: Collection[str]) -> None:
+        """Forget GPUs that are no longer at any of the PCI addresses that sysfs shows: they are not lost but gone."""
+        away = self.plugged - set(present)
+        self.plugged = set(present)
+        gone = {uuid: pci_address(who.bus_id) for uuid, who in self.seen.items() if pci_address(who.bus_id) in away}
+        self.seen = {uuid: who for uuid, who in self.seen.items() if uuid not in gone}
+        self._unplugged += [Unavailable(Reason.GONE, f"GPU {address}", "unplugged") for address in gone.values()]
+
+    def unplugged(self) -> list[Unavailable]:
+        """Those not yet told."""
+        told, self._unplugged = self._unplugged, []
+        return told
 
 
 class Session:
@@ -138,6 +153,11 @@ class Session:
     def lost(self) -> bool:
         """Whether a GPU is lost, which only another initialisation can bring back."""
         return bool(self._missing) or any(each.lost for each in self._devices)
+
+    @property
+    def lost_at(self) -> set[str]:
+        """PCI addresses of those that are lost."""
+        return {each.device.pci_address for each in self._devices if each.lost} | {pci_address(who.bus_id) for who in self._missing}
 
     @property
     def busy(self) -> bool:
