@@ -21,13 +21,13 @@ class Increments(NamedTuple):
     starts: Sequence[int]
 
 
-_Key = tuple[frozenset[tuple[str, object]], int]
+_Key = tuple[Metric, frozenset[tuple[str, object]], int]
 
 
 def _key(series: Series) -> _Key:
     """What stays the same when its workload is known better, or its source is opened again."""
     workload = series.resource or {}
-    return frozenset(each for each in series.attributes.items() if each[0] not in workload), series.start_ns
+    return series.metric, frozenset(each for each in series.attributes.items() if each[0] not in workload), series.start_ns
 
 
 class Deltas:

@@ -86,6 +86,20 @@ def test_a_series_or_a_family_that_was_away_continues_where_it_was() -> None:
     assert found == [(START + 1, START + 4, 20), (START + 2, START + 4, 1)]
 
 
+def test_metrics_of_an_object_that_was_away_continue_each_where_it_was() -> None:
+    """They have the same attributes and the same start: bytes and packets of one port."""
+    rows = [metric("rx"), metric("tx")]
+    made = encoder(temporality="delta")
+
+    def cycle(second: int, ids: str, *counted: list[int]) -> list[int | float]:
+        columns = [(row, series(row, *ids), numbers) for row, numbers in zip(rows, counted, strict=True)]
+        return values(made.encode(batch(*columns, time_ns=START + second)))
+
+    cycle(1, "ab", [100, 1000], [7, 70])
+    assert cycle(2, "a", [101], [8]) == [1, 1]
+    assert cycle(3, "ab", [110, 1100], [10, 80]) == [9, 100, 2, 10]
+
+
 @pytest.mark.parametrize("start_ns", [START, 7], ids=["of ours", "of the kernel"])
 def test_a_series_whose_workload_becomes_known_continues_where_it_was(start_ns: int) -> None:
     """Another object: its Resource has more, and so may the point."""
