@@ -9,9 +9,10 @@ thread of its own, once per cycle whatever exports them. What they yield is repl
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, ClassVar
 
 from opentelemetry.metrics import Histogram
@@ -19,6 +20,7 @@ from opentelemetry.metrics import Histogram
 from otel_hostmetrics.catalogue.model import Metric
 from otel_hostmetrics.errors import Reason, Unavailable
 from otel_hostmetrics.export.instruments import Forwarded
+from otel_hostmetrics.export.observed import shown
 from otel_hostmetrics.export.provider import Provider
 from otel_hostmetrics.model import Measurement, Reading, Source
 from otel_hostmetrics.settings import General
@@ -72,12 +74,10 @@ class Plugin:
         """Import and register. Raises what that raises; the next attempt begins with no instrument."""
         self._provider = _Forwarding(self._keeps)
         meter = self._provider.get_meter(*_scope(self._entry_point))
-        try:
+        with _contained():
             close = self._entry_point.load()(meter)
-        except SystemExit as error:  # would end the thread, without a word
-            raise RuntimeError(f"it called for the end of the process: {error!r}") from error
         if close is not None and not callable(close):
-            raise TypeError(f"{self._entry_point.value} returned {close!r:.99}, neither None nor a function")
+            raise TypeError(f"{self._entry_point.value} returned {shown(close)}, neither None nor a function")
         self._close = close
 
     def read(self) -> Reading:
@@ -92,7 +92,8 @@ class Plugin:
     def close(self) -> None:
         close, self._close = self._close, None
         if close:
-            close()
+            with _contained():
+                close()
 
 
 class _Forwarding(Provider):
@@ -116,6 +117,17 @@ class _Forwarding(Provider):
         """The values since the last call, and how many more there were."""
         lost, self._lost = self._lost, 0
         return [self._measured.popleft() for _ in range(len(self._measured))], lost
+
+
+@contextlib.contextmanager
+def _contained() -> Iterator[None]:
+    """What is no Exception would end the thread: SystemExit, a cancelled task of asyncio, a panic of code in Rust."""
+    try:
+        yield
+    except Exception:
+        raise
+    except BaseException as error:
+        raise RuntimeError(f"it raised {shown(error)}") from error
 
 
 def _scope(entry_point: EntryPoint) -> tuple[str, str]:

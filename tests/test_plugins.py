@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -19,6 +20,7 @@ from otel_hostmetrics.model import Distribution, Snapshot, State
 from otel_hostmetrics.plugins import GROUP, Plugin
 from otel_hostmetrics.settings import General
 from otel_hostmetrics.telemetry import Telemetry
+from tests.process import eventually
 
 seen: list[object] = []  # what the plugins below were asked
 
@@ -79,6 +81,21 @@ def test_what_it_makes_is_asked_once_in_each_cycle_and_closed_at_the_end(cycles)
     assert seen == [(__name__, None), "closed"]
 
 
+def closing_badly(meter: Meter) -> Callable[[], None]:
+    def close() -> None:
+        raise asyncio.CancelledError
+
+    meter.create_counter("good").add(1)
+    return close
+
+
+def test_a_close_that_raises_whatever_is_said(cycles, caplog):
+    cycle = cycles(closing_badly)
+    assert points(cycle.collect()) == {"good": [({}, 1)]}
+    cycle.close()
+    eventually(lambda: "source plugin.it cannot be closed" in caplog.messages)
+
+
 def test_nothing_returned_is_nothing_to_close(cycles):
     cycle = cycles(silent)
     assert points(cycle.collect()) == {}
@@ -116,6 +133,10 @@ def leaving(meter: Meter) -> None:
     raise SystemExit(2)
 
 
+def cancelled(meter: Meter) -> None:
+    raise asyncio.CancelledError
+
+
 def returning_rubbish(meter: Meter) -> int:
     meter.create_counter("half").add(1)
     return 7
@@ -128,7 +149,8 @@ def badly_named(meter: Meter) -> None:
 @pytest.mark.parametrize(
     ("register", "said"),
     [
-        (leaving, "RuntimeError('it called for the end of the process: SystemExit(2)')"),
+        (leaving, "RuntimeError('it raised SystemExit(2)')"),
+        (cancelled, "RuntimeError('it raised CancelledError()')"),
         (returning_rubbish, f"TypeError('{__name__}:returning_rubbish returned 7, neither None nor a function')"),
         (badly_named, "ValueError(\"instrument 'no spaces' in ''"),
     ],

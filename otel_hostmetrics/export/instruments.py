@@ -29,9 +29,11 @@ class Counter(api.Counter, api.UpDownCounter):
 
     def add(self, amount: float, attributes: Any = None, context: Context | None = None) -> None:  # noqa: ARG002 - the API's signature
         def put(plus: Number) -> None:
+            if not math.isfinite(plus):  # it would be the sum for ever
+                raise NotAllowed(f"a sum cannot change by {plus}")
             if plus < 0 and self._stream.metric.kind is Kind.COUNTER:
                 raise NotAllowed(f"a counter cannot go down by {plus}")
-            self._stream.change(attributes, lambda total: plus if total is None else total + plus)
+            self._stream.change(attributes, lambda total: plus if total is None else observed.number(total + plus))
 
         _attempt(self._stream.metric, amount, put)
 

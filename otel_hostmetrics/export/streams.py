@@ -14,7 +14,7 @@ from opentelemetry.metrics import CallbackOptions, Observation
 from otel_hostmetrics.catalogue.model import Attributes, Metric, Number, Series
 from otel_hostmetrics.errors import Reason, Unavailable, unavailable
 from otel_hostmetrics.export.metering import Replayed
-from otel_hostmetrics.export.observed import Key, NotAllowed, attributes, key, observation, observations
+from otel_hostmetrics.export.observed import Key, NotAllowed, attributes, key, observation, observations, shown
 from otel_hostmetrics.model import Column
 
 _log = logging.getLogger(__name__)
@@ -48,8 +48,9 @@ class Observed(Stream):
 
     def __init__(self, metric: Metric, callbacks: Sequence[Callback] | None) -> None:
         super().__init__(metric)
-        self.replayed = [callback for callback in callbacks or () if isinstance(callback, Replayed)]
-        others = (callback for callback in callbacks or () if not isinstance(callback, Replayed))
+        callbacks = list(callbacks or ())  # also what can be gone through only once
+        self.replayed = [callback for callback in callbacks if isinstance(callback, Replayed)]
+        others = (callback for callback in callbacks if not isinstance(callback, Replayed))
         self.callbacks = [_primed(callback) if isinstance(callback, Generator) else callback for callback in others]
         self._began_ns = time.time_ns()
         self._failed: dict[int, Unavailable] = {}  # by the callback's position
@@ -64,7 +65,7 @@ class Observed(Stream):
                     point = observation(each)
                     foreign[key(point[0])] = point  # the last of several with the same attributes counts
                 self._failed.pop(index, None)
-            except (Exception, SystemExit) as error:  # one callback must not stop the others, nor the thread
+            except BaseException as error:  # one callback must not stop the others, nor the thread: exits, cancelled tasks, panics
                 self._fail(index, error)
         if foreign:
             yield time.time_ns(), self._bind(foreign)
@@ -83,21 +84,21 @@ class Observed(Stream):
         self.callbacks.extend(twin.callbacks)
 
     def _bind(self, observed: dict[Key, tuple[Attributes, Number]]) -> Column:
-        """Observations of others as a column."""
+        """Observations of others as a column: in the order of the first, so that another is no other set of series."""
         if not self._series:
             self.metric = replace(self.metric, integer=all(isinstance(value, int) for _, value in observed.values()))
-        if tuple(observed) != tuple(self._series):
+        if observed.keys() != self._series.keys():
             self._series = {
                 key: self._series.get(key) or Series(self.metric, attributes, self._began_ns) for key, (attributes, _) in observed.items()
             }
             self._bound = tuple(self._series.values())
-        return Column(self._bound, [value for _, value in observed.values()])
+        return Column(self._bound, [observed[key][1] for key in self._series])
 
 
 def _why(what: str, error: BaseException) -> Unavailable:
     if isinstance(error, NotAllowed):
         return Unavailable(Reason.MALFORMED, what, str(error))
-    return unavailable(error, what) if isinstance(error, OSError) else Unavailable(Reason.UNREADABLE, what, repr(error))
+    return unavailable(error, what) if isinstance(error, OSError) else Unavailable(Reason.UNREADABLE, what, shown(error))
 
 
 def _primed(generator: Generator[Iterable[Observation], CallbackOptions, None]) -> Callable[[CallbackOptions], Iterable[Observation]]:
@@ -113,6 +114,7 @@ class Recorded(Stream):
         super().__init__(metric)
         self._lock = threading.Lock()
         self._cells: dict[Key, list[Any]] = {}
+        self._new: list[tuple[Attributes, int]] = []  # of cells without a series yet, and when they began
         self._series: tuple[Series, ...] = ()
 
     def change(self, given: Mapping[str, Any] | None, change: Callable[[Any], Any]) -> None:
@@ -132,10 +134,15 @@ class Recorded(Stream):
         cell = self._cells.get(key(own))
         if cell is None:
             cell = self._cells[key(own)] = [None]
-            self._series = (*self._series, Series(self.metric, own, time.time_ns()))
+            self._new.append((own, time.time_ns()))
         return cell
 
     def columns(self) -> Iterable[tuple[int, Column]]:
         with self._lock:
-            if self._series:
-                yield time.time_ns(), Column(self._series, [cell[0] for cell in self._cells.values()])
+            values, new, self._new = [cell[0] for cell in self._cells.values()], self._new, []
+            if values and not self._series:
+                self.metric = replace(self.metric, integer=all(isinstance(value, int) for value in values))
+            if new:
+                self._series = (*self._series, *[Series(self.metric, own, began_ns) for own, began_ns in new])
+        if values:
+            yield time.time_ns(), Column(self._series, values)

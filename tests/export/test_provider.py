@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import itertools
 import logging
@@ -133,6 +134,8 @@ def test_a_callback_that_raises_costs_only_itself_and_is_said_once_until_it_work
         1,
         Observation("text"),  # type: ignore[arg-type]
         Observation(None),  # type: ignore[arg-type]
+        Observation(10**400),
+        Observation(1, {"a": 10**5000}),
         Observation(1, {"a": {}}),
         Observation(1, {"a": None}),
         Observation(1, {"a": b"x"}),
@@ -140,7 +143,7 @@ def test_a_callback_that_raises_costs_only_itself_and_is_said_once_until_it_work
         Observation(1, {1: "x"}),  # type: ignore[dict-item]
         Observation(1, "text"),  # type: ignore[arg-type]
     ],
-    ids=repr,
+    ids=lambda it: f"{it!r:.40}" if not isinstance(it, Observation) or it.attributes != {"a": 10**5000} else "long",
 )
 def test_what_is_no_observation_costs_its_callback_only(provider, meter, caplog, observation):
     meter.create_observable_gauge("a", [lambda _: [observation], always(Observation(1))])
@@ -154,7 +157,7 @@ def test_what_is_no_observation_costs_its_callback_only(provider, meter, caplog,
 
 
 def test_why_a_callback_failed_is_told_until_it_works_again(provider, meter):
-    errors: list[BaseException] = [PermissionError(13, "Permission denied"), KeyError("x"), SystemExit(3)]
+    errors: list[BaseException] = [PermissionError(13, "Permission denied"), KeyError("x"), SystemExit(3), asyncio.CancelledError()]
 
     def failing(_: CallbackOptions) -> Iterable[Observation]:
         if errors:
@@ -163,13 +166,14 @@ def test_why_a_callback_failed_is_told_until_it_works_again(provider, meter):
 
     meter.create_observable_gauge("a", [failing])
     told = []
-    for _ in range(4):
+    for _ in range(5):
         provider.collect()
         told += [str(problem) for problem in provider.problems()]
     assert told == [
         "callback of a: denied: Permission denied",
         "callback of a: unreadable: KeyError('x')",
         "callback of a: unreadable: SystemExit(3)",
+        "callback of a: unreadable: CancelledError()",
     ]
 
 
@@ -178,6 +182,24 @@ class Whole:
 
     def __index__(self) -> int:
         return 7
+
+
+class Scalar:
+    """As an array of numpy or a tensor of torch with one value: it has both methods, and one that suits its value."""
+
+    def __init__(self, value: float) -> None:
+        self._value = value
+
+    def __index__(self) -> int:
+        if isinstance(self._value, int):
+            return self._value
+        raise TypeError("only integer scalar arrays can be converted to a scalar index")
+
+    def __int__(self) -> int:
+        return int(self._value)
+
+    def __float__(self) -> float:
+        return float(self._value)
 
 
 class Level(float):
@@ -204,7 +226,21 @@ def test_numbers_and_text_of_any_class_become_plain_ones(provider, meter):
     assert repr(counted) == "({'a': 'hi'}, 8.0)"
 
 
-@pytest.mark.parametrize(("amount", "attributes"), [("text", None), (None, None), (1, {"a": {}}), (1, "text"), (1, {1: 2})])
+def test_a_scalar_of_others_keeps_its_fraction(provider, meter):
+    meter.create_observable_gauge("a", [always(Observation(Scalar(0.75)), Observation(Scalar(3), {"a": 1}), Observation(True, {"a": 2}))])
+    assert repr(found(provider)) == "{'a': [({}, 0.75), ({'a': 1}, 3), ({'a': 2}, 1)]}"
+
+
+class Unspeakable:
+    def __repr__(self) -> str:
+        raise RuntimeError("on purpose")
+
+
+@pytest.mark.parametrize(
+    ("amount", "attributes"),
+    [("text", None), (None, None), (1, {"a": {}}), (1, "text"), (1, {1: 2}), (10**400, None), (10**5000, None), (Unspeakable(), None)],
+    ids=itertools.count(),
+)
 def test_what_cannot_be_recorded_is_said_and_does_not_raise(provider, meter, caplog, amount, attributes):
     """The API's methods do not raise; what is no number would spoil the whole export."""
     meter.create_counter("c").add(amount, attributes)
@@ -221,7 +257,7 @@ def test_lists_are_attribute_values(provider, meter):
 
 
 def test_the_series_tuple_is_the_same_while_the_series_are_and_vanished_ones_are_forgotten(provider, meter):
-    present = [[1, 2, 3], [1, 2, 3], [1, 3], [], [1, 3], [3, 1]]
+    present = [[1, 2, 3], [1, 2, 3], [1, 3], [], [1, 3], [3, 1], [3, 1, 2]]
     rounds = iter(present)
     meter.create_observable_counter("it", [lambda _: [Observation(10 * number, {"id": number}) for number in next(rounds)]])
     nothing = Column((), ())
@@ -231,23 +267,37 @@ def test_the_series_tuple_is_the_same_while_the_series_are_and_vanished_ones_are
     assert columns[2].series[0] is columns[0].series[0]
     assert columns[3] is nothing
     assert list(columns[4].values) == [10, 30]
-    assert list(columns[5].values) == [30, 10]
-    assert [series.attributes["id"] for series in columns[5].series] == [3, 1]
+    assert columns[5].series is columns[4].series, "another order is no other set"
+    assert list(columns[5].values) == [10, 30]
+    assert list(columns[6].values) == [30, 10, 20]
+    assert [series.attributes["id"] for series in columns[6].series] == [3, 1, 2]
 
 
 def test_twenty_thousand_series_stay_twenty_thousand(provider, meter):
     meter.create_observable_gauge("it", [lambda _: (Observation(number, {"id": number}) for number in range(20_000))])
     assert len(found(provider)["it"]) == 20_000
+
+
+def test_a_new_set_of_attributes_costs_the_same_however_many_there_are(provider, meter):
     counter = meter.create_counter("c")
-    for number in range(3_000):
+    began = time.process_time()
+    for number in range(60_000):
         counter.add(1, {"id": number})
-    assert len(found(provider)["c"]) == 3_000
+    assert time.process_time() - began < 5, "it takes 0.3 s"
+    assert found(provider)["c"] == [({"id": number}, 1) for number in range(60_000)]
+    counter.add(1, {"id": "new"})
+    counter.add(1, {"id": 7})
+    after = found(provider)["c"]
+    assert (after[7], after[60_000:]) == (({"id": 7}, 2), [({"id": "new"}, 1)])
 
 
 def test_integers_and_floats(provider, meter):
     meter.create_observable_gauge("int", [always(Observation(1), Observation(2, {"a": 1}))])
     meter.create_observable_gauge("float", [always(Observation(1), Observation(2.5, {"a": 1}))])
-    assert {family.metric.name: family.metric.integer for family in provider.collect()} == {"int": True, "float": False}
+    meter.create_counter("counted").add(1)
+    meter.create_counter("measured").add(0.5)
+    integer = {family.metric.name: family.metric.integer for family in provider.collect()}
+    assert integer == {"int": True, "float": False, "counted": True, "measured": False}
 
 
 def test_a_second_instrument_of_the_same_name_adds_its_callbacks(provider, meter, caplog):
@@ -282,6 +332,27 @@ def test_names_and_units_that_opentelemetry_does_not_allow_are_refused(meter, na
             create(name, unit=unit)
 
 
+@pytest.mark.parametrize("texts", [(5, "", ""), ("a", 5, ""), ("a", "", 5), ("a", "", b"x")], ids=repr)
+def test_what_is_no_text_is_refused_where_it_is_given(meter, texts):
+    with pytest.raises(ValueError, match="expected text"):
+        meter.create_counter(*texts)
+
+
+class Old(str, enum.Enum):  # noqa: UP042 - which prints as its member's name
+    NAME = "acme.name"
+
+
+def test_text_of_any_class_becomes_plain_where_it_names_an_instrument(provider, meter):
+    meter.create_counter(Old.NAME, Old.NAME, Old.NAME).add(1)
+    (family,) = provider.collect()
+    assert {type(each) for each in (family.metric.name, family.metric.unit, family.metric.description)} == {str}
+
+
+def test_callbacks_may_come_from_what_can_be_gone_through_once(provider, meter):
+    meter.create_observable_gauge("a", (each for each in [always(Observation(1)), always(Observation(2, {"b": 1}))]))
+    assert found(provider) == {"a": [({}, 1), ({"b": 1}, 2)]}
+
+
 @pytest.mark.parametrize("other", ["create_observable_counter", "create_counter", "create_gauge", "create_histogram"])
 def test_a_second_instrument_that_disagrees_is_left_out_and_said(provider, meter, caplog, other):
     meter.create_observable_gauge("it", [always(Observation(1))])
@@ -300,6 +371,16 @@ def test_synchronous_counters(provider, meter, caplog):
         both.add(amount)
     assert found(provider) == {"up": [({"a": 1}, 3.5)], "both": [({}, 2.5)]}
     assert len(caplog.records) == 1
+
+
+@pytest.mark.parametrize("amount", [math.nan, math.inf, -math.inf])
+def test_a_sum_does_not_become_what_it_could_never_leave_again(provider, meter, caplog, amount):
+    for counter in (meter.create_counter("up"), meter.create_up_down_counter("both")):
+        counter.add(2)
+        counter.add(amount)
+        counter.add(1)
+    assert found(provider) == {"up": [({}, 3)], "both": [({}, 3)]}
+    assert len(caplog.records) == 2
 
 
 def test_synchronous_gauge(provider, meter):
@@ -322,6 +403,22 @@ def test_histograms_and_their_advice(provider, meter, advice, boundaries, caplog
     assert len(value.counts) == boundaries + 1
     assert boundaries != 2 or value.counts == (2, 2, 1), "a bound belongs to the bucket below it"
     assert len(caplog.records) == 3
+
+
+@pytest.mark.parametrize("advice", [["a"], [None], [5, 1], [1, 1], [1, math.inf], [math.nan], 7, [10**400]], ids=lambda it: f"{it!r:.20}")
+def test_boundaries_that_cannot_be_any_are_said_and_not_taken(provider, meter, advice, caplog):
+    """Prometheus refuses a whole page for buckets out of order; text would stop the agent."""
+    histogram = meter.create_histogram("h", "s", explicit_bucket_boundaries_advisory=advice)
+    histogram.record(1)
+    (family,) = provider.collect()
+    assert len(family.metric.boundaries) == 15
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == ["boundaries of h are the default's"]
+
+
+def test_boundaries_of_any_class_become_plain_ones(provider, meter):
+    meter.create_histogram("h", explicit_bucket_boundaries_advisory=[Whole(), Scalar(7.5)]).record(1)
+    (family,) = provider.collect()
+    assert repr(family.metric.boundaries) == "(7, 7.5)"
 
 
 def test_nothing_is_lost_between_threads_that_count(provider, meter):
