@@ -93,6 +93,11 @@ class Metric:
     stability: str = "development"
     scope: Scope | None = None  # of a third party's metric; None: this agent's own
 
+    @property
+    def identity(self) -> tuple[Scope | None, str]:
+        """What OpenTelemetry tells metrics apart by: the scope and, whatever the case, the name."""
+        return self.scope, self.name.lower()
+
     def series(self, attributes: Attributes, start_ns: int = 0, resource: Attributes | None = None) -> Series:
         """Bind attribute values. Raises TypeError if a required one is missing or one is unknown.
 

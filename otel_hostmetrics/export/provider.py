@@ -28,7 +28,7 @@ from otel_hostmetrics.model import Column, Family, Snapshot
 _log = logging.getLogger(__name__)
 
 _Found = dict[int, list[tuple[int, Column]]]  # by a stream's position: columns with the Unix time of their values
-_Identity = tuple[Scope | None, str]  # OpenTelemetry tells streams apart by scope and, whatever the case, by name
+_Identity = tuple[Scope | None, str]  # Metric.identity
 _S = TypeVar("_S", bound=Stream)
 # The SDK specification's default for explicit bucket histograms.
 _DEFAULT_BOUNDARIES = (0.0, 5.0, 10.0, 25.0, 50.0, 75.0, 100.0, 250.0, 500.0, 750.0, 1000.0, 2500.0, 5000.0, 7500.0, 10000.0)
@@ -129,7 +129,7 @@ class Provider(api.MeterProvider):
         metric = stream.metric
         if not self._keeps(metric.name):
             return stream
-        known = self._streams.setdefault(_identity(metric), stream)
+        known = self._streams.setdefault(metric.identity, stream)
         if known is stream:
             stream.position = next(self._positions)
             self._index(stream, stream)
@@ -156,7 +156,7 @@ class Provider(api.MeterProvider):
         for each in new.replayed if isinstance(new, Observed) else ():
             self._replayed.setdefault(each.current, {}).setdefault(each.source, {})[each.metric] = stream
         if not isinstance(stream, Observed) or stream.callbacks:
-            self._asked[_identity(stream.metric)] = stream
+            self._asked[stream.metric.identity] = stream
 
     def collect(self) -> tuple[Family, ...]:
         """What every instrument has now, in the order of their creation.
@@ -173,10 +173,6 @@ class Provider(api.MeterProvider):
                 found.setdefault(stream.position, []).extend(columns)
         # The first series' metric is the catalogue's row, if it is one of ours.
         return tuple([Family(columns[0][1].series[0].metric, tuple(columns)) for _, columns in sorted(found.items())])
-
-
-def _identity(metric: Metric) -> _Identity:
-    return metric.scope, metric.name.lower()
 
 
 def _replay(snapshot: Snapshot, sources: Mapping[str, Mapping[Metric, Stream]], found: _Found) -> None:

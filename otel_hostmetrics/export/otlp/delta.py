@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from operator import sub
 from typing import Any, NamedTuple
 
-from otel_hostmetrics.catalogue.model import Kind, Metric, Number, Series
+from otel_hostmetrics.catalogue.model import Kind, Metric, Number, Scope, Series
 from otel_hostmetrics.model import Distribution, Family
 
 _TOGETHER_NS = 10_000_000_000  # before the encoder is made, the agent has begun to count
@@ -21,13 +21,14 @@ class Increments(NamedTuple):
     starts: Sequence[int]
 
 
-_Key = tuple[Metric, frozenset[tuple[str, object]], int]
+_Identity = tuple[Scope | None, str]  # Metric.identity: a third party's metric may become another object of the same name
+_Key = tuple[_Identity, frozenset[tuple[str, object]], int]
 
 
 def _key(series: Series) -> _Key:
     """What stays the same when its workload is known better, or its source is opened again."""
     workload = series.resource or {}
-    return series.metric, frozenset(each for each in series.attributes.items() if each[0] not in workload), series.start_ns
+    return series.metric.identity, frozenset(each for each in series.attributes.items() if each[0] not in workload), series.start_ns
 
 
 class Deltas:
@@ -41,19 +42,20 @@ class Deltas:
 
     def __init__(self, start_ns: int) -> None:
         self._start_ns = start_ns
-        self._streams: dict[Metric, dict[int, _Stream]] = {}  # by identity of Column.series
+        self._streams: dict[_Identity, dict[int, _Stream]] = {}  # by identity of Column.series
         self._absent: dict[_Key, tuple[Any, int]] = {}
 
     def family(self, family: Family) -> list[Increments]:
         """Gains of each column; its values become the new base."""
-        before = self._streams.get(family.metric, {})
+        identity = family.metric.identity
+        before = self._streams.get(identity, {})
         present = {id(column.series): column.series for _, column in family.columns}
         for key in before.keys() - present.keys():
             self._absent.update({_key(one): last for one, last in before[key].last().items()})
         streams = {key: before.get(key) or self._open(family.metric, series) for key, series in present.items()}
         while len(self._absent) > _ABSENT_LIMIT:
             del self._absent[next(iter(self._absent))]
-        self._streams[family.metric] = streams
+        self._streams[identity] = streams
         return [streams[id(column.series)].advance(column.values, time_ns) for time_ns, column in family.columns]
 
     def _open(self, metric: Metric, series: tuple[Series, ...]) -> _Stream:

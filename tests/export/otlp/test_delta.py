@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from otel_hostmetrics.catalogue.model import Kind, Series
+from otel_hostmetrics.catalogue.model import Kind, Scope, Series
 from otel_hostmetrics.export.otlp import delta
 from otel_hostmetrics.model import Distribution
 from tests.export.otlp.build import START, batch, decode, encoder, finite, metric, points, series, values
@@ -98,6 +99,18 @@ def test_metrics_of_an_object_that_was_away_continue_each_where_it_was() -> None
     cycle(1, "ab", [100, 1000], [7, 70])
     assert cycle(2, "a", [101], [8]) == [1, 1]
     assert cycle(3, "ab", [110, 1100], [10, 80]) == [9, 100, 2, 10]
+
+
+def test_a_third_partys_metric_that_is_made_anew_continues_where_it_was() -> None:
+    """Of two plugins of one distribution that share a metric, the family has that of whichever came first in the cycle."""
+    one, two = (replace(metric(), scope=Scope("acme", "1")) for _ in range(2))
+    made = encoder(temporality="delta")
+    a, b = series(one, "a", start_ns=START), series(two, "b", start_ns=START)
+    both = (one, a, [10]), (one, b, [100])
+    assert values(made.encode(batch(*both))) == [10, 100]
+    assert values(made.encode(batch((two, b, [101])))) == [1]
+    assert values(made.encode(batch((one, a, [12]), (one, b, [103])))) == [2, 2]
+    assert values(made.encode(batch((two, series(two, "b", start_ns=START), [107])))) == [4]
 
 
 @pytest.mark.parametrize("start_ns", [START, 7], ids=["of ours", "of the kernel"])
