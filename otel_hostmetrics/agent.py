@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
@@ -228,13 +230,14 @@ def _why(error: Exception) -> str:
 
 def once(settings: Settings, form: str, out: BinaryIO) -> int:
     """One collection in *form* to *out*; also delivered if an OTLP endpoint is set. 0, or 1 if that failed."""
-    generation = Generation(settings)
-    try:
-        text, failure = generation.pipeline.once(form)
-        out.write(text)
-        out.flush()
-    finally:
-        generation.close(0)
+    with contextlib.redirect_stdout(sys.stderr):  # what plugins print would spoil a document
+        generation = Generation(settings)
+        try:
+            text, failure = generation.pipeline.once(form)
+            out.write(text)
+            out.flush()
+        finally:
+            generation.close(0)
     if failure:
         _log.error("not delivered: %s", failure)
     return 1 if failure else 0

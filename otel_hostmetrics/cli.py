@@ -24,6 +24,7 @@ from otel_hostmetrics import __version__, launch, logs, rdma_counters
 from otel_hostmetrics.config import standard
 from otel_hostmetrics.config.resolve import Resolved, has_exit, resolve, with_exit
 from otel_hostmetrics.config.schema import ConfigError
+from otel_hostmetrics.lean import bound_exit
 from otel_hostmetrics.options import Asked, configurable
 from otel_hostmetrics.resource import identified
 from otel_hostmetrics.settings import Log, encode
@@ -52,6 +53,9 @@ def main() -> None:
     except ConfigError as error:
         _say(str(error))
         sys.exit(_BAD_CONFIGURATION)
+    except SystemExit as end:
+        bound_exit(end.code if isinstance(end.code, int) else 0)
+        raise
 
 
 def _version(asked: bool) -> None:

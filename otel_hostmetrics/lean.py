@@ -6,8 +6,12 @@ Neither typer nor a YAML parser is ever loaded here, and nothing else that a run
 from __future__ import annotations
 
 import contextlib
+import os
 import resource as limits
 import sys
+import threading
+
+_LAST = 0.2  # s
 
 
 def _raise_descriptor_limit() -> None:
@@ -51,5 +55,18 @@ def main(arguments: list[str]) -> int:
     return agent.Agent(known, arguments[3:] if arguments[2:3] == ["--"] else []).run()
 
 
+def bound_exit(status: int) -> None:
+    """What plugins make Python wait for at its end, tasks of their executors and atexit, gets a moment."""
+    if "otel_hostmetrics.plugins" in sys.modules:
+        last = threading.Timer(_LAST, os._exit, (status,))
+        last.daemon = True
+        last.start()
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    ended = 1
+    try:
+        ended = main(sys.argv[1:])
+    finally:
+        bound_exit(ended)
+    sys.exit(ended)

@@ -161,6 +161,49 @@ def test_one_that_hangs_and_one_that_is_broken_cost_nobody_else_anything(tmp_pat
     assert len([line for line in it.lines if "Traceback" in line]) == 1, "of the one that is broken, once"
 
 
+LINGERING = """
+import atexit, time
+from concurrent.futures import ThreadPoolExecutor
+from opentelemetry.metrics import Observation
+
+pool = ThreadPoolExecutor(1)
+
+def read(_):
+    print("read")
+    return [Observation(1)]
+
+def register(meter):
+    print("registered")
+    atexit.register(time.sleep, 1000)
+    pool.submit(time.sleep, 1000)
+    meter.create_observable_gauge("lingering", [read])
+"""
+
+
+@pytest.fixture
+def lingering(tmp_path: Path) -> dict[str, str]:
+    return install(tmp_path / "site", "lingering", "1", {"lingering": "lingering:register"}, lingering=LINGERING)
+
+
+def test_what_a_plugin_waits_for_does_not_hold_up_the_end(tmp_path, lingering):
+    with agent(tmp_path / "said", "--prometheus", "127.0.0.1:0", "--plugin", "lingering", *QUIET, **lingering) as it:
+        assert "lingering" in it.page()
+        status, took = it.stop()
+    assert status == 0
+    assert took < 2.5
+
+
+@pytest.mark.parametrize("command", [("--once",), ("doctor",)])
+def test_nor_that_of_a_single_collection(lingering, command):
+    assert front(*command, "--plugin", "lingering", *QUIET, **lingering).returncode == 0
+
+
+def test_what_a_plugin_prints_is_not_in_what_once_prints(lingering):
+    done = front("--once", "--format", "json", "--plugin", "lingering", *QUIET, **lingering)
+    assert "lingering" in [metric["name"] for metric in json.loads(done.stdout)["metrics"]]
+    assert {"registered", "read"} <= {*done.stderr.splitlines()}
+
+
 def test_a_reload_loads_and_unloads(tmp_path, site):
     path = tmp_path / "agent.yaml"
     form = "general: {{interval: 1h, sources: [agent], plugins: [{}]}}\nprometheus: {{listen: '127.0.0.1:0'}}\n"
