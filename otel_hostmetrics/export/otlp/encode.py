@@ -42,7 +42,7 @@ class Encoder:
         self._delta_kinds = _DELTA_KINDS[settings.temporality]
         self._deltas = Deltas(start_ns)
         self._families: dict[Metric, _Numbers | _Histograms] = {}
-        self._bound: list[tuple[Series, ...]] = []  # of the columns of the last batch
+        self._bound: list[object] = []  # the metrics and the columns' series of the last batch
         self._inside: list[bool] = []  # which of the columns go into the block
         self._outside: list[int] | None = None  # which of the families do not; None: there is no block
         self._resources: dict[int, tuple[Attributes | None, bytes]] = {}
@@ -52,7 +52,8 @@ class Encoder:
         """One request, or several if one would reach max_request_bytes; none if there is no point."""
         families = batch.families
         columns = [each for family in families for each in family.columns]
-        bound = [column.series for _, column in columns]
+        bound: list[object] = [family.metric for family in families]  # empty columns are all the same object
+        bound += [column.series for _, column in columns]
         if len(bound) != len(self._bound) or not all(map(is_, bound, self._bound)):
             self._bind(families)
             self._bound = bound

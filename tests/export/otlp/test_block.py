@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from operator import itemgetter
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from otel_hostmetrics.catalogue.model import Kind, Metric, Series
+from otel_hostmetrics.catalogue.model import Kind, Metric, Scope, Series
 from otel_hostmetrics.export.otlp.block import picker
 from otel_hostmetrics.export.otlp.encode import Request
 from otel_hostmetrics.model import Batch, Column, Distribution, Family, Snapshot
@@ -96,6 +98,121 @@ def test_any_cycles_come_out_as_they_went_in(cycles: list[Any], plain: bool, rep
         )
         for _ in range(2 if repeat else 1):
             assert content(made.encode(Batch(Snapshot(1, TIME, 0, {}, {}), made_of))) == wanted(families)
+
+
+ACME = Scope("acme", "1", "https://example.com/1", (("rack", 7),))
+_POOL_ROWS = (*ROWS, replace(metric("c"), scope=ACME), replace(metric("f", integer=False), scope=ACME))
+_HISTOGRAM = metric("h", Kind.HISTOGRAM, boundaries=(1.0,))
+_ODD = (None, None, None, None, math.nan, 2**63, True, 0.5, 10**400)
+_column_of_pool = st.tuples(st.lists(st.integers(0, 5), max_size=5, unique=True), st.sampled_from(_ODD))
+_columns_of_pool = st.lists(_column_of_pool, min_size=1, max_size=2)
+_cycle_of_pool = st.tuples(
+    st.lists(st.tuples(st.integers(0, 6), _columns_of_pool), min_size=2, max_size=7, unique_by=itemgetter(0)),
+    st.booleans(),
+)
+
+
+class _Pool:
+    """Six series of each metric, and the tuples of them that were asked for since forget()."""
+
+    def __init__(self, *, workloads: bool, of_histograms: bool, width: int) -> None:
+        self.made = 0
+        self._columns: dict[tuple[Metric, int, tuple[int, ...]], tuple[Series, ...]] = {}
+        self._series = {row: [self._one(row, index, workloads, width) for index in range(6)] for row in _POOL_ROWS}
+        self._series[_HISTOGRAM] = [self._one(_HISTOGRAM, index, workloads and of_histograms, width) for index in range(6)]
+
+    def _one(self, row: Metric, index: int, workload: bool, width: int) -> Series:
+        owner = PODS[index % 3] if workload and index > 1 else None
+        return row.series({"id": f"{index}{'x' * (width if index % 2 else 0)}"}, index % 3 and START - index, owner)
+
+    def column(self, row: Metric, place: int, indices: list[int], odd: object) -> Column:
+        bound = self._columns.setdefault((row, place, tuple(indices)), tuple([self._series[row][index] for index in indices]))
+        self.made += 1
+        if row is _HISTOGRAM:
+            return Column(bound, [Distribution((self.made, index), float(self.made), 0.5, 0.5) for index in indices])
+        values: list[Any] = [self.made * 10 + index if row.integer else self.made + index / 8 for index in indices]
+        if values and odd is not None:
+            values[self.made % len(values)] = odd
+        return Column(bound, values)
+
+    def forget(self) -> None:
+        """Their identities may be given to others."""
+        self._columns.clear()
+
+
+def _said(requests: list[Request], limit: int) -> list[tuple[Any, ...]]:
+    """(workload, scope, metric, attribute, start, time, value); asserts that requests keep their size and are well grouped."""
+    found: list[tuple[Any, ...]] = []
+    for request in requests:
+        assert len(request.payload) < limit or request.points == 1
+        seen = len(found)
+        resources = decode([request]).resource_metrics
+        names = [next((pair.value.string_value for pair in each.resource.attributes if "pod" in pair.key), None) for each in resources]
+        assert len(set(names)) == len(names)
+        for name, resource in zip(names, resources, strict=True):
+            scopes = [(each.scope.name, each.scope.version, each.schema_url, len(each.scope.attributes)) for each in resource.scope_metrics]
+            assert len(set(scopes)) == len(scopes)
+            for scope, within in zip(scopes, resource.scope_metrics, strict=True):
+                for row in within.metrics:
+                    for point in getattr(row, row.WhichOneof("data")).data_points:
+                        value = (tuple(point.bucket_counts), point.sum) if row.name == "h" else getattr(point, point.WhichOneof("value"))
+                        (pair,) = point.attributes
+                        times = point.start_time_unix_nano, point.time_unix_nano
+                        found.append((name, scope, row.name, pair.value.string_value, *times, value))
+        assert len(found) - seen == request.points
+    return sorted(found, key=repr)
+
+
+def _put_in(families: list[tuple[Metric, list[tuple[int, Column]]]]) -> list[tuple[Any, ...]]:
+    found: list[tuple[Any, ...]] = []
+    for row, columns in families:
+        scope = ("acme", "1", "https://example.com/1", 1) if row.scope else ("scope", "1.2", "", 0)
+        for time_ns, (bound, values) in columns:
+            for one, value in zip(bound, values, strict=True):
+                start = 0 if row.kind is Kind.GAUGE else one.start_ns or START
+                told = ((one.resource or {}).get("k8s.pod.name"), scope, row.name, one.attributes["id"], start, time_ns)
+                if isinstance(value, Distribution):
+                    found.append((*told, (value.counts, value.sum)))
+                elif finite(value):
+                    found.append((*told, int(value) if row.integer and isinstance(value, int) and value < 2**63 else float(value)))
+    return sorted(found, key=repr)
+
+
+@settings(deadline=None, max_examples=300)
+@given(
+    cycles=st.lists(_cycle_of_pool, min_size=1, max_size=6),
+    limit=st.integers(150, 1500) | st.just(4_000_000),
+    workloads=st.booleans(),
+    of_histograms=st.booleans(),
+    width=st.sampled_from([0, 0, 130]),
+)
+def test_series_of_a_pool_come_and_go(cycles: list[Any], limit: int, workloads: bool, of_histograms: bool, width: int) -> None:
+    """One encoder, whose templates the series of all cycles share; sizes of requests at which everything is cut, some or nothing."""
+    rows = (*_POOL_ROWS, _HISTOGRAM)
+    pool, made = _Pool(workloads=workloads, of_histograms=of_histograms, width=width), encoder(max_request_bytes=limit)
+    for parts, forget in cycles:
+        for repeat in range(2):
+            families = [
+                (rows[number], [(TIME + place + repeat, pool.column(rows[number], place, *each)) for place, each in enumerate(columns)])
+                for number, columns in parts
+            ]
+            made_of = tuple(Family(row, tuple(columns)) for row, columns in families)
+            assert _said(made.encode(Batch(Snapshot(1, TIME, 0, {}, {}), made_of)), limit) == _put_in(families)
+        if forget:
+            pool.forget()
+
+
+@pytest.mark.parametrize("histograms", [False, True])
+def test_a_request_of_exactly_the_limit_is_one_too_large(histograms: bool) -> None:
+    row, other = (metric("h", Kind.HISTOGRAM, boundaries=(1.0,)) if histograms else metric("c")), metric("g", Kind.GAUGE)
+    value: Any = Distribution((1, 0), 0.5, 0.5, 0.5) if histograms else 7
+    bound = tuple(row.series({"id": 1}, 0, pod) for pod in PODS)
+    columns = (row, bound, [value] * len(PODS)), (other, series(other, "host"), [1])
+    (whole,) = encoder().encode(batch(*columns))
+    size = len(whole.payload)
+    assert sorted(request.points for request in encoder(max_request_bytes=size).encode(batch(*columns))) == [1, 4]
+    framing = 16 if histograms else 0  # at most, where it is only known afterwards
+    assert len(encoder(max_request_bytes=size + 1 + framing).encode(batch(*columns))) == 1
 
 
 def test_a_value_that_does_not_fit_costs_nothing_but_itself() -> None:

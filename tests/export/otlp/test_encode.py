@@ -174,6 +174,14 @@ def test_a_batch_without_points_is_no_request() -> None:
     assert encoder().encode(batch((row, (), []), (gauge, series(gauge, "a"), [math.nan]))) == []
 
 
+def test_an_empty_column_says_nothing_of_its_metric() -> None:
+    """All empty tuples are one object."""
+    histogram, row = metric("h", Kind.HISTOGRAM, boundaries=(1.0,)), metric()
+    made = encoder()
+    for each in (histogram, row, histogram):
+        assert made.encode(batch((each, (), []))) == []
+
+
 def test_columns_of_several_sources_make_one_metric_each_with_its_own_time() -> None:
     row = metric()
     one, two = batch((row, series(row, "a"), [1]), time_ns=5), batch((row, series(row, "b"), [2]), time_ns=9)
