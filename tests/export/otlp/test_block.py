@@ -202,15 +202,18 @@ def test_series_of_a_pool_come_and_go(cycles: list[Any], limit: int, workloads: 
             pool.forget()
 
 
+@pytest.mark.parametrize("host", [False, True])
 @pytest.mark.parametrize("histograms", [False, True])
-def test_a_request_of_exactly_the_limit_is_one_too_large(histograms: bool) -> None:
+def test_a_request_of_exactly_the_limit_is_one_too_large(histograms: bool, host: bool) -> None:
     row, other = (metric("h", Kind.HISTOGRAM, boundaries=(1.0,)) if histograms else metric("c")), metric("g", Kind.GAUGE)
     value: Any = Distribution((1, 0), 0.5, 0.5, 0.5) if histograms else 7
     bound = tuple(row.series({"id": 1}, 0, pod) for pod in PODS)
-    columns = (row, bound, [value] * len(PODS)), (other, series(other, "host"), [1])
+    columns: list[Any] = [(row, bound, [value] * len(PODS)), *([(other, series(other, "host"), [1])] if host else [])]
     (whole,) = encoder().encode(batch(*columns))
     size = len(whole.payload)
-    assert sorted(request.points for request in encoder(max_request_bytes=size).encode(batch(*columns))) == [1, 4]
+    requests = encoder(max_request_bytes=size).encode(batch(*columns))
+    assert [len(request.payload) < size for request in requests] == [True, True]
+    assert sum(request.points for request in requests) == whole.points
     framing = 16 if histograms else 0  # at most, where it is only known afterwards
     assert len(encoder(max_request_bytes=size + 1 + framing).encode(batch(*columns))) == 1
 
