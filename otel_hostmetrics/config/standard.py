@@ -29,6 +29,7 @@ _OTLP = (
     ("CLIENT_CERTIFICATE", "otlp.cert_file"),
 )
 _LEVELS = {"trace": "debug", "warn": "warning", "fatal": "error", "none": "error"}  # beside our own names
+_TRUE, _FALSE = "true", "false"  # in any case; nothing else means true, says the specification ("Boolean value")
 _SUSPECT_MS = 100  # nobody gives a collector less; a Python SDK's user means seconds
 
 
@@ -42,7 +43,7 @@ class Standard(NamedTuple):
 
 def disabled(environ: Mapping[str, str]) -> bool:
     """Whether OTEL_SDK_DISABLED is ``true``, in any case; nothing else means true."""
-    return environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true"
+    return environ.get("OTEL_SDK_DISABLED", "").strip().lower() == _TRUE
 
 
 def read(environ: Mapping[str, str]) -> Standard:
@@ -52,7 +53,7 @@ def read(environ: Mapping[str, str]) -> Standard:
     layer |= _prometheus(variables)
     chosen, notices = _chosen(variables)
     defaults = _select(chosen, layer)
-    return Standard(layer, defaults, [*notices, *_suspect(layer)])
+    return Standard(layer, defaults, [*notices, *_suspect(layer), *_unclear(variables)])
 
 
 def check_protocol(environ: Mapping[str, str]) -> None:
@@ -93,6 +94,8 @@ def _otlp(variables: Mapping[str, str]) -> Layer:
 def _spelled(key: str, name: str, text: str) -> str:
     if key == "otlp.timeout":
         return _milliseconds(key, name, text)
+    if key == "otlp.insecure":
+        return str(text.lower() == _TRUE)
     return text.lower() if key == "otlp.compression" else text
 
 
@@ -163,3 +166,10 @@ def _suspect(layer: Layer) -> list[str]:
     if timeout is None or int(str(timeout.raw).removesuffix("ms")[:9]) > _SUSPECT_MS:
         return []
     return [f"{timeout.origin.removeprefix('environment ')} is read as {timeout.raw}: OpenTelemetry defines it in milliseconds"]
+
+
+def _unclear(variables: Mapping[str, str]) -> list[str]:
+    found = _first(variables, "OTEL_EXPORTER_OTLP_METRICS_INSECURE", "OTEL_EXPORTER_OTLP_INSECURE")
+    if found is None or found[1].lower() in (_TRUE, _FALSE):
+        return []
+    return [f"{found[0]} is read as false: OpenTelemetry has no word for true but true"]

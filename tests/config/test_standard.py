@@ -72,6 +72,19 @@ def test_a_standard_endpoint_without_a_scheme_means_tls(form, endpoint, environ,
     assert target(settings({f"{OTLP}{form}ENDPOINT": endpoint} | environ).otlp).tls is tls
 
 
+@pytest.mark.parametrize(
+    ("text", "insecure", "told"), [("True", True, 0), ("false", False, 0), ("1", False, 1), ("yes", False, 1), ("on", False, 1)]
+)
+def test_only_true_is_true(text, insecure, told):
+    """Metrics go out in plaintext for nothing else, in no SDK."""
+    found = resolve({}, {f"{OTLP}ENDPOINT": "c:4317", f"{OTLP}INSECURE": text}, None, tuple)
+    assert found.settings.otlp.insecure is insecure
+    assert target(found.settings.otlp).tls is not insecure
+    assert [line for line in found.notices if "is read as false" in line] == [
+        f"{OTLP}INSECURE is read as false: OpenTelemetry has no word for true but true"
+    ] * told
+
+
 def test_a_flag_keeps_its_plaintext_beside_a_standard_endpoint():
     assert not target(settings({f"{OTLP}ENDPOINT": "c:4317"}, otlp__endpoint="localhost:4317").otlp).tls
 
