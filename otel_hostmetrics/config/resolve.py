@@ -76,7 +76,7 @@ def _converted(layer: Layer) -> Iterator[tuple[str, Any, str]]:
     for name, given in layer.items():
         value: Any = convert(KEYS[name], given)
         if name == "resource.attributes" and _SERVICE_NAME in value:
-            if "resource.service_name" not in layer:
+            if "resource.service_name" not in layer and value[_SERVICE_NAME]:
                 yield "resource.service_name", value[_SERVICE_NAME], given.origin
             value = {key: text for key, text in value.items() if key != _SERVICE_NAME}
         yield name, value, given.origin

@@ -109,6 +109,7 @@ def test_temporality_in_any_case(text):
         ({}, "otel-hostmetrics", {}),
         ({"OTEL_RESOURCE_ATTRIBUTES": "service.name=a,k8s.node.name=n%2C1, x = y "}, "a", {"k8s.node.name": "n,1", "x": "y"}),
         ({"OTEL_RESOURCE_ATTRIBUTES": "service.name=a", "OTEL_SERVICE_NAME": "b"}, "b", {}),
+        ({"OTEL_RESOURCE_ATTRIBUTES": "service.name=,x=y"}, "otel-hostmetrics", {"x": "y"}),  # as with the SDKs, none
     ],
 )
 def test_resource(environ, name, attributes):
