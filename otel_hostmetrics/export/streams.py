@@ -59,7 +59,7 @@ class Observed(Stream):
 
     def columns(self) -> Iterable[tuple[int, Column]]:
         foreign: dict[Key, tuple[Attributes, Number]] = {}
-        for index, callback in enumerate(self.callbacks):
+        for index, callback in enumerate([*self.callbacks]):  # to which one may add
             try:
                 for each in observations(callback(_OPTIONS)):
                     point = observation(each)
@@ -81,7 +81,7 @@ class Observed(Stream):
         return self._failed.values()
 
     def merge(self, twin: Observed) -> None:
-        self.callbacks.extend(twin.callbacks)
+        self.callbacks += [callback for callback in twin.callbacks if callback not in self.callbacks]
 
     def _bind(self, observed: dict[Key, tuple[Attributes, Number]]) -> Column:
         """Observations of others as a column: in the order of the first, so that another is no other set of series."""

@@ -311,6 +311,22 @@ def test_a_second_instrument_of_the_same_name_adds_its_callbacks(provider, meter
     assert not caplog.records
 
 
+def test_a_callback_that_makes_its_own_instrument_again_is_asked_once(provider, meter):
+    """As of a plugin that makes the instruments of what it finds in each cycle."""
+    asked = []
+
+    def again(_: CallbackOptions) -> Iterable[Observation]:
+        asked.append(1)
+        assert len(asked) < 100
+        meter.create_observable_gauge("it", [again, lambda _: [Observation(2, {"a": len(asked)})]])
+        return [Observation(1)]
+
+    meter.create_observable_gauge("it", [again])
+    assert found(provider) == {"it": [({}, 1)]}
+    assert found(provider) == {"it": [({}, 1), ({"a": 2}, 2)]}
+    assert len(asked) == 2
+
+
 @pytest.mark.parametrize("scope", [("other",), ("third.party",), ("third.party", "1", "https://example.com/schema", {"a": "c"})])
 def test_the_same_name_in_another_scope_is_another_metric(provider, meter, caplog, scope):
     meter.create_observable_gauge("it", [always(Observation(1))], "s")
