@@ -1,6 +1,6 @@
 """The handles a Meter gives out, on the public API's classes.
 
-What cannot be recorded is said and left out: the API's methods do not raise.
+What cannot be recorded is left out, and said once: the API's methods do not raise.
 """
 
 from __future__ import annotations
@@ -23,7 +23,24 @@ from otel_hostmetrics.model import Distribution, Measurement
 _log = logging.getLogger(__name__)
 
 
-class Counter(api.Counter, api.UpDownCounter):
+class _Recording:
+    """A third party may get it wrong a thousand times a second: each instrument says it once."""
+
+    _said = False
+
+    def _attempt(self, metric: Metric, amount: object, put: Callable[[Number], None]) -> None:
+        try:
+            value = observed.number(amount)
+            if metric.kind is Kind.HISTOGRAM and not 0 <= value < math.inf:  # not negative: the specification; NaN would stay in the sum
+                raise NotAllowed(f"a histogram cannot record {value}")
+            put(value)
+        except NotAllowed as error:
+            if not self._said:
+                _log.warning("%s: %s; what else it cannot record is left out without a word", metric.name, error)
+            self._said = True
+
+
+class Counter(_Recording, api.Counter, api.UpDownCounter):
     def __init__(self, stream: Recorded) -> None:
         self._stream = stream
 
@@ -35,23 +52,23 @@ class Counter(api.Counter, api.UpDownCounter):
                 raise NotAllowed(f"a counter cannot go down by {plus}")
             self._stream.change(attributes, lambda total: plus if total is None else observed.number(total + plus))
 
-        _attempt(self._stream.metric, amount, put)
+        self._attempt(self._stream.metric, amount, put)
 
 
-class Gauge(api._Gauge):  # noqa: SLF001 - the API's own name for its public synchronous gauge
+class Gauge(_Recording, api._Gauge):  # noqa: SLF001 - the API's own name for its public synchronous gauge
     def __init__(self, stream: Recorded) -> None:
         self._stream = stream
 
     def set(self, amount: float, attributes: Any = None, context: Context | None = None) -> None:  # noqa: ARG002 - the API's signature
-        _attempt(self._stream.metric, amount, lambda value: self._stream.change(attributes, lambda _: value))
+        self._attempt(self._stream.metric, amount, lambda value: self._stream.change(attributes, lambda _: value))
 
 
-class Histogram(api.Histogram):
+class Histogram(_Recording, api.Histogram):
     def __init__(self, stream: Recorded) -> None:
         self._stream = stream
 
     def record(self, amount: float, attributes: Any = None, context: Context | None = None) -> None:  # noqa: ARG002 - the API's signature
-        _attempt(self._stream.metric, amount, lambda value: self._stream.change(attributes, lambda old: self._with(old, value)))
+        self._attempt(self._stream.metric, amount, lambda value: self._stream.change(attributes, lambda old: self._with(old, value)))
 
     def _with(self, old: Distribution | None, amount: Number) -> Distribution:
         boundaries = self._stream.metric.boundaries
@@ -61,7 +78,7 @@ class Histogram(api.Histogram):
         return Distribution(counts, old.sum + amount, min(old.min, amount), max(old.max, amount))
 
 
-class Forwarded(api.Histogram):
+class Forwarded(_Recording, api.Histogram):
     """Hands each value on, to be recorded where it is exported: a provider's histogram cannot be read back into another's."""
 
     def __init__(self, metric: Metric, forward: Callable[[Measurement], None]) -> None:
@@ -72,17 +89,7 @@ class Forwarded(api.Histogram):
         def put(value: Number) -> None:
             self._forward(Measurement(Series(self._metric, observed.attributes(attributes)), value))
 
-        _attempt(self._metric, amount, put)
-
-
-def _attempt(metric: Metric, amount: object, put: Callable[[Number], None]) -> None:
-    try:
-        value = observed.number(amount)
-        if metric.kind is Kind.HISTOGRAM and not 0 <= value < math.inf:  # not negative: the specification; NaN would stay in the sum
-            raise NotAllowed(f"a histogram cannot record {value}")
-        put(value)
-    except NotAllowed as error:
-        _log.warning("%s: %s", metric.name, error)
+        self._attempt(self._metric, amount, put)
 
 
 class Observable(api.ObservableCounter, api.ObservableUpDownCounter, api.ObservableGauge):

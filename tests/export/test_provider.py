@@ -418,7 +418,7 @@ def test_histograms_and_their_advice(provider, meter, advice, boundaries, caplog
     assert (value.total, value.sum, value.min, value.max) == (5, 8.0, 0, 3)
     assert len(value.counts) == boundaries + 1
     assert boundaries != 2 or value.counts == (2, 2, 1), "a bound belongs to the bucket below it"
-    assert len(caplog.records) == 3
+    assert len(caplog.records) == 1, "of three, the first"
 
 
 @pytest.mark.parametrize("advice", [["a"], [None], [5, 1], [1, 1], [1, math.inf], [math.nan], 7, [10**400]], ids=lambda it: f"{it!r:.20}")
