@@ -48,6 +48,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="As JSON")]
 
 def main() -> None:
     """The entry point."""
+    _open_streams()
     try:
         app(prog_name=_NAME)
     except ConfigError as error:
@@ -56,6 +57,20 @@ def main() -> None:
     except SystemExit as end:
         bound_exit(end.code if isinstance(end.code, int) else 0)
         raise
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        _say(f"standard output: {error.strerror}")  # a full disk behind it
+        os._exit(1)  # not sys.exit(): Python would try to write the rest once more, and say so
+
+
+def _open_streams() -> None:
+    """Of the standard streams, those that were closed. The next files opened would take their numbers, and be written messages."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, os.O_RDWR)  # the least number that is free: its own
+            os.set_inheritable(descriptor, True)
+            setattr(sys, name, os.fdopen(descriptor, mode))
 
 
 def _version(asked: bool) -> None:
@@ -168,14 +183,7 @@ def _once(resolved: Resolved, form: str) -> None:
     from otel_hostmetrics import agent
 
     _set_up_logs(resolved)
-    try:
-        status = agent.once(resolved.settings, form, sys.stdout.buffer)
-    except BrokenPipeError:  # whoever reads has seen enough
-        raise
-    except OSError as error:  # a full disk behind standard output
-        _say(f"--once: {error}")
-        os._exit(1)  # not sys.exit(): Python would try to write the rest once more, and say so
-    raise typer.Exit(status)
+    raise typer.Exit(agent.once(resolved.settings, form, sys.stdout.buffer))
 
 
 def _become_agent(resolved: Resolved) -> None:

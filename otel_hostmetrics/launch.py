@@ -38,7 +38,14 @@ def interpreter() -> list[str]:
     ``-m`` looks into the working directory first. An installed front has not, so neither may its agent:
     it may run as root in a directory that others write to.
     """
-    return [sys.executable] if sys.path[:1] == [os.getcwd()] else [sys.executable, "-P"]
+    return [sys.executable] if sys.path[:1] == [_working_directory()] else [sys.executable, "-P"]
+
+
+def _working_directory() -> str | None:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:  # it was removed
+        return None
 
 
 def sealed(content: bytes) -> int:

@@ -158,11 +158,46 @@ def test_once_has_what_takes_two_readings(tmp_path):
     assert 'rapl_power_watts{zone="package_0"} 0.0' in done.stdout
 
 
-def test_a_full_disk_behind_standard_output_is_one_line():
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("--once", "--sources", "agent", "--log-level", "error"),
+        ("doctor", "--sources", "rdma"),
+        ("config", "show"),
+        ("metrics",),
+        ("--version",),
+        ("-h",),
+    ],
+)
+def test_a_full_disk_behind_standard_output_is_one_line(command):
     with open("/dev/full", "wb") as full:
-        command = [*COMMAND, "--once", "--sources", "agent", "--log-level", "error"]
-        done = subprocess.run(command, env=CLEAN, stdout=full, stderr=subprocess.PIPE, text=True, timeout=30, check=False)
-    assert (done.returncode, done.stderr) == (1, "otel-hostmetrics: --once: [Errno 28] No space left on device\n")
+        done = subprocess.run([*COMMAND, *command], env=CLEAN, stdout=full, stderr=subprocess.PIPE, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (1, "otel-hostmetrics: standard output: No space left on device\n")
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_the_agent_runs_with_standard_streams_closed(tmp_path, closed):
+    """As some that start daemons leave them. What is opened next must not become one of them."""
+    command = ["/bin/sh", "-c", f'exec "$@" {closed}', "sh", *COMMAND, "--snapshot-dir", str(tmp_path), "--sources", "agent"]
+    with subprocess.Popen(command, env=CLEAN, stderr=subprocess.DEVNULL) as process:
+        try:
+            deadline = time.monotonic() + 15
+            while not list(tmp_path.glob("snapshot_*.json")):
+                assert process.poll() is None
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            streams = [os.readlink(f"/proc/{process.pid}/fd/{number}") for number in range(3)]
+            assert streams.count("/dev/null") >= closed.count("&-")
+            process.terminate()
+            assert process.wait(10) == 0
+        finally:
+            process.kill()
+
+
+def test_once_with_standard_output_closed_has_no_reader():
+    command = ["/bin/sh", "-c", 'exec "$@" >&-', "sh", *COMMAND, "--once", "--sources", "agent", "--log-level", "error"]
+    done = subprocess.run(command, env=CLEAN, stderr=subprocess.PIPE, text=True, timeout=30, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_front_becomes_the_agent_with_the_same_pid_and_without_its_own_libraries():

@@ -35,3 +35,12 @@ def test_the_agent_is_looked_for_in_the_working_directory_only_if_the_front_was(
     environ = os.environ | {"PYTHONPATH": f"{os.getcwd()}:{tmp_path}"}
     done = subprocess.run([sys.executable, *how, "-m", "where"], cwd=tmp_path, env=environ, capture_output=True, text=True, check=True)
     assert done.stdout.split() == (["-P"] if safe else [])
+
+
+def test_a_working_directory_that_is_gone_is_not_looked_into(tmp_path):
+    """Python itself has it not on its path then."""
+    code = "import os; os.rmdir(os.getcwd()); from otel_hostmetrics import launch; print(*launch.interpreter()[1:])"
+    (gone := tmp_path / "gone").mkdir()
+    environ = os.environ | {"PYTHONPATH": os.getcwd()}
+    done = subprocess.run([sys.executable, "-P", "-c", code], cwd=gone, env=environ, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("-P\n", "")
