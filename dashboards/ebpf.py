@@ -13,8 +13,8 @@ _LEVEL = " The counter's name is bpf-metrics-exporter's; it is a level, so it is
 _STATISTICS = " Needs statistics: bpf.stats: on or sampled."
 _PROGRAM = "instance, bpf_program_id, bpf_program_name"
 _MAP = "instance, bpf_map_id, bpf_map_name"
-_PROGRAM_LEGEND = "{{bpf_program_name}} {{bpf_program_id}}"
-_MAP_LEGEND = "{{bpf_map_name}} {{bpf_map_id}}"
+_PROGRAM_LEGEND = "{{instance}} {{bpf_program_name}} {{bpf_program_id}}"
+_MAP_LEGEND = "{{instance}} {{bpf_map_name}} {{bpf_map_id}}"
 _MAP_COLUMNS = ("instance", "bpf_map_id", "bpf_map_name", "bpf_map_type")
 
 # Per second of measuring: an agent may have statistics on for only a part of the time. Without its clock (statistics

@@ -40,7 +40,8 @@ def _now() -> Iterable[Builder[Panel]]:
     }
     parts = {f"{name} {{{{{_COMPONENT}}}}}": expr for name, expr in shares.items()}
     return [
-        stats("Energy now", "Hosts and zones, and the power of all components in watts.", measured),
+        stats("Energy now", "Hosts and zones, and the power of all components.", measured,
+              dict.fromkeys(("power", "of workloads", "idle"), "watt")),
         lines("Where the power goes", "What workloads took, what nobody did, and what was used for nothing; the sum is what is measured.",
               parts, "watt", 12, stacked=True),
         lines("Power of components", "Packages, memory and GPUs, which do not contain each other.",

@@ -44,7 +44,12 @@ def _overview() -> Iterable[Builder[Panel]]:
     }
     columns = ("instance", "hw_id", "hw_model", "hw_driver_version", "hw_firmware_version", "hw_gpu_pci_address")
     return [
-        stats("GPUs now", "How many there are, how many of them have a problem, and which share of them is used.", now),
+        stats(
+            "GPUs now",
+            "How many there are, how many of them have a problem, and which share of them is used.",
+            now,
+            dict.fromkeys(("busy", "memory used"), "percentunit"),
+        ),
         rows("GPUs", "What each GPU is.", "hw_gpu_info{}", columns),
     ]
 

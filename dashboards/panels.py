@@ -7,6 +7,7 @@ labels exist on scraped and on pushed series alike.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Protocol, Self, TypeVar
 
 from grafana_foundation_sdk.builders import common, heatmap, prometheus, stat, table, timeseries
@@ -45,9 +46,11 @@ def promql(short: str) -> str:
     return scoped.replace("[]", "[$__rate_interval]")
 
 
-def stats(title: str, description: str, queries: Queries, unit: str = "short", width: int = 24, height: int = 4) -> Builder[model.Panel]:
-    """Big numbers, one per query."""
-    panel = _common(stat.Panel(), title, description, unit, width, height).graph_mode(shapes.BigValueGraphMode.NONE)
+def stats(title: str, description: str, queries: Queries, units: Mapping[str, str] = MappingProxyType({})) -> Builder[model.Panel]:
+    """Big numbers, one per query; *units* of those that do not just count, by legend."""
+    panel = _common(stat.Panel(), title, description, "short", 24, 4).graph_mode(shapes.BigValueGraphMode.NONE)
+    for legend, unit in units.items():
+        panel.override_by_name(legend, [model.DynamicConfigValue("unit", unit)])
     for target in _targets(queries):
         panel.with_target(target.instant())
     return panel

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -49,6 +50,16 @@ _APART = {
 }  # what tells apart points that overlap, or are of different things
 _WORKLOAD = {label_name(key) for key in Workloads().labels}  # of points that have one
 _TARGET = {"job", "instance", "le"}
+_OF_UNIT = {
+    "By": {"bytes"},
+    "By/s": {"Bps", "bps"},
+    "Cel": {"celsius"},
+    "Hz": {"hertz"},
+    "J/s": {"watt"},
+    "W": {"watt"},
+    "s": {"s"},
+    "s/s": {"percentunit"},
+}  # any other is a count of something
 
 
 def _by_name() -> dict[str, Metric]:
@@ -181,6 +192,48 @@ def test_every_metric_and_label_is_one_of_the_catalogue(query: Query) -> None:
     assert query.grouped_by <= _labels(query)
     assert set(re.findall(r"\{\{(\w+)\}\}", query.legend)) <= _labels(query)
     assert {label for _, matchers in query.selectors for label in re.findall(r"(\w+)\s*[=!]", matchers)} <= _labels(query)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_lines_of_two_hosts_have_two_names(name: str) -> None:
+    """The legend has every label by which the outermost aggregation keeps series apart."""
+    for panel in panels(name):
+        for target in panel["targets"] if panel["type"] == "timeseries" else ():
+            kept = re.search(r"\bby \(([^)]*)\)", target["expr"])
+            labels = set(kept[1].split(", ")) - {"job", "le"} if kept else set()
+            assert labels <= set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"])), (panel["title"], target["expr"])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_units_are_those_of_the_metrics(name: str) -> None:
+    for panel in panels(name):
+        for target in panel["targets"] if panel["type"] in ("timeseries", "stat") else ():
+            query = Query(name, panel["title"], target["legendFormat"], target["expr"])
+            assert _shown_unit(panel, query) in _fitting_units(query), str(query)
+
+
+def _shown_unit(panel: dict[str, Any], query: Query) -> str:
+    found = [
+        each["properties"] for each in panel["fieldConfig"]["overrides"] if each["matcher"] == {"id": "byName", "options": query.legend}
+    ]
+    return str(found[0][0]["value"] if found else panel["fieldConfig"]["defaults"]["unit"])
+
+
+def _fitting_units(query: Query) -> set[str]:
+    """Of what is divided: a share, a mean time, or a rate per time it was counted in."""
+    if "avg_over_time(" in query.expr and not ROWS[query.selectors[0][0]].unit:  # of a state: how much of the time
+        return {"percentunit"}
+    if " / " in query.expr:
+        return {"percentunit", "s", "ops"}
+    if query.expr.startswith("count("):
+        return {"short"}
+    if query.selectors[0][0].endswith("_seconds_count"):  # how many there were
+        return {"reqps"}
+    if any(metric.endswith("_ratio") for metric, _ in query.selectors):
+        return {"percentunit"}
+    (unit,) = {ROWS[metric].unit for metric, _ in query.selectors}
+    rated = "rate(" in query.expr and "quantile" not in query.expr
+    return _OF_UNIT.get(unit + "/s" * rated, {"short", "none", "ops", "cps", "reqps"})
 
 
 @pytest.mark.parametrize("query", [query for query in queries() if any(name in _APART for name, _ in query.selectors)], ids=str)
