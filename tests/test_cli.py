@@ -86,7 +86,7 @@ def test_a_wrong_configuration_is_one_line_and_78_for_every_command(command):
     assert done.returncode == 78
     assert done.stdout == ""
     assert done.stderr == (
-        "otel-hostmetrics: prometheus.max_connections: expected int >= 1, got '0' "
+        "otel-hostmetrics: prometheus.max_connections: expected a whole number, at least 1, got '0' "
         "(from environment OTEL_HOSTMETRICS_PROMETHEUS__MAX_CONNECTIONS)\n"
     )
 

@@ -13,6 +13,7 @@ from otel_hostmetrics.export.prometheus.address import parse_listen
 from otel_hostmetrics.settings import Settings
 
 _Wrong = Callable[[str, str], ConfigError]
+_PEM, _MOST_PEM = b"-----BEGIN ", 1 << 20
 
 
 def check(
@@ -57,13 +58,19 @@ def _check_tls(settings: Settings, wrong: _Wrong) -> None:
     otlp = settings.otlp
     for key, path in (("ca_file", otlp.ca_file), ("cert_file", otlp.cert_file), ("key_file", otlp.key_file)):
         try:
-            if path:  # only whether it opens
-                open(path, "rb").close()
+            if path and not _may_be_pem(path):
+                raise wrong(f"otlp.{key}", f"{path} is not PEM: it has no line {_PEM.decode()}...")
         except OSError as error:
             raise wrong(f"otlp.{key}", f"cannot read {path}: {error.strerror}") from None
     if bool(otlp.cert_file) != bool(otlp.key_file):
         there, missing = ("cert_file", "key_file") if otlp.cert_file else ("key_file", "cert_file")
         raise wrong(f"otlp.{there}", f"a client certificate needs both: otlp.{missing} is not set")
+
+
+def _may_be_pem(path: str) -> bool:
+    """gRPC says of a file in another form only that there is no handshake. Raises OSError."""
+    with open(path, "rb") as file:
+        return not os.path.isfile(path) or _PEM in file.read(_MOST_PEM)
 
 
 def _check_sources(settings: Settings, sources: Callable[[], Collection[str]], wrong: _Wrong) -> None:

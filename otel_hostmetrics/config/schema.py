@@ -11,6 +11,8 @@ import msgspec
 
 from otel_hostmetrics.settings import Settings
 
+HIDDEN = "***"  # in the place of a secret
+
 
 class ConfigError(Exception):
     """What is wrong with one key, file or variable, on one line. The front prints it and exits with 78 (EX_CONFIG)."""

@@ -7,11 +7,10 @@ import re
 from collections.abc import Mapping
 
 from otel_hostmetrics.config.resolve import Resolved
-from otel_hostmetrics.config.schema import KEYS, SECTIONS, Key
+from otel_hostmetrics.config.schema import HIDDEN, KEYS, SECTIONS, Key
 from otel_hostmetrics.settings import Seconds, Settings
 
 _PLAIN = re.compile(r"[A-Za-z/][\w./-]*", re.ASCII)
-_HIDDEN = "***"
 
 
 def show(resolved: Resolved) -> str:
@@ -32,7 +31,7 @@ def value_of(settings: Settings, name: str) -> object:
 def _line(key: Key, resolved: Resolved) -> str:
     value = value_of(resolved.settings, key.name)
     if key.secret and isinstance(value, Mapping):
-        value = dict.fromkeys(value, _HIDDEN)
+        value = dict.fromkeys(value, HIDDEN)
     setting = f"  {key.name.partition('.')[2]}: {_yaml(value)}"
     return f"{setting:<48} # {_comment(resolved.origins[key.name])}"
 

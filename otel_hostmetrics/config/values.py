@@ -11,12 +11,19 @@ from urllib.parse import unquote
 
 import msgspec
 
-from otel_hostmetrics.config.schema import ConfigError, Given, Key
+from otel_hostmetrics.config.schema import HIDDEN, ConfigError, Given, Key
 from otel_hostmetrics.settings import Seconds, decode_hook
 
 _BOOLEANS = {"yes": "true", "on": "true", "no": "false", "off": "false"}  # beside true, false, 1, 0, which msgspec knows
 _LEAST, _MOST = 0.001, 7 * 86_400  # seconds: below, the agent would do nothing else; above, it would never act
 _MOST_SHOWN = 60
+_WORDS = (
+    (r"^Expected int\b", "expected a whole number"),
+    (r"^Expected float\b", "expected a number"),
+    (r"^Expected object\b", "expected names with a value each"),
+    (r" >= (\d+)(\.0)?$", r", at least \1"),
+    (r" <= (\d+)(\.0)?$", r", at most \1"),
+)  # for msgspec's terms
 
 
 def convert(key: Key, given: Given) -> object:
@@ -25,9 +32,17 @@ def convert(key: Key, given: Given) -> object:
         value: object = msgspec.convert(_prepared(key, given.raw), key.type, strict=False, dec_hook=decode_hook)
         _check(value)
     except (msgspec.ValidationError, ValueError) as error:
-        got = "***" if key.secret else _shown(given.raw)
+        got = HIDDEN if key.secret else _shown(given.raw)
         raise ConfigError(key.name, f"{_expected(key, str(error))}, got {got}", given.origin) from None
+    _check_not_hidden(key, value, given.origin)
     return _folded(value) if key.name == "otlp.headers" and isinstance(value, dict) else value
+
+
+def _check_not_hidden(key: Key, value: object, origin: str) -> None:
+    """What ``config show`` printed is a file to start from, but for its secrets."""
+    if key.secret and isinstance(value, dict):
+        for name in (name for name, text in value.items() if text == HIDDEN):
+            raise ConfigError(key.name, f"expected the value of {name!r}, not the {HIDDEN} that `config show` has in its place", origin)
 
 
 def _folded(headers: dict[str, str]) -> dict[str, str]:
@@ -98,6 +113,8 @@ def _expected(key: Key, message: str) -> str:
     if key.is_bool:
         return "expected true or false"
     wanted = re.sub(r"(, got .*)?( - at `.*`)?$", "", message.replace("`", ""), flags=re.DOTALL)
+    for term, word in _WORDS:
+        wanted = re.sub(term, word, wanted)
     return wanted[:1].lower() + wanted[1:]
 
 

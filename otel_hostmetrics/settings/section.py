@@ -16,8 +16,10 @@ class Seconds(float):
     def parse(cls, text: str) -> Seconds:
         """Raises ValueError on anything else, on zero and on less."""
         match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(ms|s|m|h|)\s*", text)
-        if match is None or float(match[1]) <= 0:
+        if match is None:
             raise ValueError(f"expected a duration such as 500ms, 10s or 5m, got {text!r}")
+        if float(match[1]) <= 0:
+            raise ValueError(f"expected a duration above zero, got {text!r}")
         return cls(float(match[1]) * _UNITS[match[2]])
 
     def __str__(self) -> str:

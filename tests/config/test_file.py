@@ -84,7 +84,7 @@ def test_any_value_of_any_key_is_settings_or_the_known_error(name, value):
     ("general: {listen: 1}", "general.listen: unknown key, did you mean prometheus.listen?"),
     ("general: {poll_interval: 1}", "general.poll_interval: unknown key, did you mean general.interval?"),
     ("general: 5", "general: expected a mapping of keys"),
-    ("otlp: {headers: [a]}", "otlp.headers: expected object, got ***"),
+    ("otlp: {headers: [a]}", "otlp.headers: expected names with a value each, got ***"),
     ("general: {interval: [1]}", "general.interval: expected a duration such as 500ms, 10s or 5m, got a list"),
 ])  # fmt: skip
 def test_a_mistake_in_the_file_names_key_and_file(content, message):

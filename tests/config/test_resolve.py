@@ -105,7 +105,8 @@ def test_every_key_has_its_variable(name):
     [
         (
             {"OTEL_HOSTMETRICS_PROMETHEUS__MAX_CONNECTIONS": "0"},
-            "prometheus.max_connections: expected int >= 1, got '0' (from environment OTEL_HOSTMETRICS_PROMETHEUS__MAX_CONNECTIONS)",
+            "prometheus.max_connections: expected a whole number, at least 1, got '0' "
+            "(from environment OTEL_HOSTMETRICS_PROMETHEUS__MAX_CONNECTIONS)",
         ),
         (
             {"OTEL_HOSTMETRICS_GENERAL__INTERVALL": "1"},
@@ -131,6 +132,27 @@ def test_every_key_has_its_variable(name):
         (
             {"OTEL_HOSTMETRICS_GENERAL__INTERVAL": "999999h"},
             "general.interval: expected a duration from 1ms to 7 days, got '999999h' (from environment OTEL_HOSTMETRICS_GENERAL__INTERVAL)",
+        ),
+        (
+            {"OTEL_HOSTMETRICS_GENERAL__INTERVAL": "0s"},
+            "general.interval: expected a duration above zero, got '0s' (from environment OTEL_HOSTMETRICS_GENERAL__INTERVAL)",
+        ),
+        (
+            {"OTEL_HOSTMETRICS_GENERAL__MAX_SERIES": "many"},
+            "general.max_series: expected a whole number, got 'many' (from environment OTEL_HOSTMETRICS_GENERAL__MAX_SERIES)",
+        ),
+        (
+            {"OTEL_HOSTMETRICS_RAPL__PLAUSIBLE_POWER": "0.5"},
+            "rapl.plausible_power: expected a number, at least 1, got '0.5' (from environment OTEL_HOSTMETRICS_RAPL__PLAUSIBLE_POWER)",
+        ),
+        (
+            {"OTEL_HOSTMETRICS_OTLP__CA_FILE": "/etc/passwd"},
+            "otlp.ca_file: /etc/passwd is not PEM: it has no line -----BEGIN ... (from environment OTEL_HOSTMETRICS_OTLP__CA_FILE)",
+        ),
+        (
+            {"OTEL_HOSTMETRICS_OTLP__HEADERS": "authorization=***"},
+            "otlp.headers: expected the value of 'authorization', not the *** that `config show` has in its place "
+            "(from environment OTEL_HOSTMETRICS_OTLP__HEADERS)",
         ),
         (
             {"OTEL_HOSTMETRICS_OTLP__HEADERS": "hunter2"},
