@@ -12,6 +12,7 @@ A command imports what it alone needs, so that the way to the agent stays short.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import sys
@@ -31,6 +32,7 @@ from otel_hostmetrics.settings import Log, encode
 
 _NAME = "otel-hostmetrics"
 _BAD_CONFIGURATION = 78  # EX_CONFIG of sysexits.h
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)  # what a write to standard output can end in
 
 _log = logging.getLogger(__name__)
 
@@ -58,9 +60,9 @@ def main() -> None:
         bound_exit(end.code if isinstance(end.code, int) else 0)
         raise
     except OSError as error:
-        if error.filename is not None:
+        if error.filename is None and error.errno not in _FULL:
             raise
-        _say(f"standard output: {error.strerror}")  # a full disk behind it
+        _say(f"{error.filename or 'standard output'}: {error.strerror}")
         os._exit(1)  # not sys.exit(): Python would try to write the rest once more, and say so
 
 

@@ -104,6 +104,30 @@ def test_cures_of_capabilities_for_each_way_to_start():
     assert cures("") == ()
 
 
+def test_what_is_to_be_typed_is_this_program_as_this_user():
+    """Neither sudo's PATH has a virtual environment, nor may nobody read somebody's home."""
+    someone = surroundings.Process(1000, (), True, True, gid=100, command="'/home/a b/bin/otel-hostmetrics'")
+    text = report.text(report.report(FOUND, HOST, someone))
+    assert (
+        "sudo setpriv --reuid=1000 --regid=100 --clear-groups --inh-caps=-all,+bpf,+perfmon --ambient-caps=-all,+bpf,+perfmon '/h" in text
+    )
+    assert "or as root: sudo '/home/a b/bin/otel-hostmetrics'\n" in text
+    root = surroundings.Process(0, (), True, True)
+    assert "sudo setpriv --reuid=65534 --regid=65534 " in report.text(report.report(FOUND, HOST, root))
+
+
+@pytest.mark.parametrize(
+    ("program", "typed"),
+    [
+        ("/usr/bin/otel-hostmetrics", "otel-hostmetrics"),
+        ("/opt/a b/bin/otel-hostmetrics", "'/opt/a b/bin/otel-hostmetrics'"),
+        ("/src/otel_hostmetrics/__main__.py", "otel-hostmetrics"),
+    ],
+)
+def test_the_program_is_named_such_that_sudo_finds_it(program, typed):
+    assert surroundings.command(program) == typed
+
+
 def test_a_cure_keeps_the_capabilities_that_were_chosen():
     """What is printed is a whole setting: with CAP_NET_ADMIN alone, what CAP_BPF and CAP_PERFMON gave would be lost."""
     (cure,) = cures("CAP_NET_ADMIN", ("CAP_PERFMON", "CAP_BPF"))

@@ -12,11 +12,24 @@ import shlex
 import stat
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import NamedTuple
 
-_COMMAND = "otel-hostmetrics"
 _SOCKET, _RIGHT = "unix:", "rbac:"
-_ACCOUNT = "--reuid=65534 --regid=65534"
 _FEW = 8  # a process with more capabilities is root's, and is started anew without a list of them
+
+
+class ByHand(NamedTuple):
+    """What a person types to start the agent, and as whom it is to run."""
+
+    command: str = "otel-hostmetrics"
+    uid: int = 65534
+    gid: int = 65534
+
+    def setpriv(self, rights: str) -> str:
+        return f"sudo setpriv --reuid={self.uid} --regid={self.gid} {rights} {self.command}"
+
+
+_NOBODY = ByHand()
 
 
 @dataclass(frozen=True)
@@ -36,17 +49,17 @@ class Cure:
         return " and ".join([*self.capabilities, *(f"{path} readable" for path in self.paths), *self.others])
 
 
-def cures(needs: str, held: Collection[str] = ()) -> tuple[Cure, ...]:
+def cures(needs: str, held: Collection[str] = (), start: ByHand = _NOBODY) -> tuple[Cure, ...]:
     """One cure per alternative, in the order given; empty for empty *needs*.
 
     *held* are the process's capabilities. Where they were chosen one by one, what a cure prints keeps them.
     """
-    return tuple(_cure(alternative, held) for alternative in needs.split("|") if alternative.strip())
+    return tuple(_cure(alternative, held, start) for alternative in needs.split("|") if alternative.strip())
 
 
-def _cure(alternative: str, held: Collection[str]) -> Cure:
+def _cure(alternative: str, held: Collection[str], start: ByHand) -> Cure:
     if alternative.startswith(_SOCKET):
-        return _socket(alternative.removeprefix(_SOCKET), held)
+        return _socket(alternative.removeprefix(_SOCKET), held, start)
     if alternative.startswith(_RIGHT):
         return _right(alternative.removeprefix(_RIGHT))
     wanted = [name.strip() for name in alternative.split("+") if name.strip()]
@@ -61,7 +74,7 @@ def _cure(alternative: str, held: Collection[str]) -> Cure:
         _systemd(given, paths),
         _kubernetes(given, paths),
         _podman(given, paths),
-        _by_hand(given, paths),
+        _by_hand(given, paths, start),
     )
 
 
@@ -70,13 +83,13 @@ def _with(names: tuple[str, ...], held: Collection[str]) -> tuple[str, ...]:
     return (*chosen, *names)
 
 
-def _socket(path: str, held: Collection[str]) -> Cure:
+def _socket(path: str, held: Collection[str], start: ByHand) -> Cure:
     """To connect takes write permission. Where no group has it, as with containerd's, it takes root or the capability to do without."""
     group = _group(path)
     systemd = (f"SupplementaryGroups={group}",) if group else _systemd(_with(("CAP_DAC_OVERRIDE",), held), ())
-    by_hand = (f"sudo setpriv {_ACCOUNT} --groups={group} {_COMMAND}",) if group else ()
+    by_hand = (start.setpriv(f"--groups={group}"),) if group else ()
     words = (f"{path} writable",)
-    return Cure((), (), words, False, systemd, _kubernetes((), (path,)), _podman((), (path,)), (*by_hand, *_by_hand((), ())))
+    return Cure((), (), words, False, systemd, _kubernetes((), (path,)), _podman((), (path,)), (*by_hand, *_by_hand((), (), start)))
 
 
 def _group(path: str) -> str:
@@ -115,10 +128,10 @@ def _podman(names: tuple[str, ...], paths: tuple[str, ...]) -> tuple[str, ...]:
     return (f"sudo podman run --user=0{added}{volumes} ...",)
 
 
-def _by_hand(names: tuple[str, ...], paths: tuple[str, ...]) -> tuple[str, ...]:
+def _by_hand(names: tuple[str, ...], paths: tuple[str, ...], start: ByHand) -> tuple[str, ...]:
     """setpriv(1): ambient capabilities reach Python although its file has none. They must be inheritable too."""
     lines = [f"sudo chmod a+r {shlex.quote(path)}" for path in paths]
     if names:
         plus = ",".join(f"+{name.removeprefix('CAP_').lower()}" for name in names)
-        lines.append(f"sudo setpriv {_ACCOUNT} --clear-groups --inh-caps=-all,{plus} --ambient-caps=-all,{plus} {_COMMAND}")
-    return (*lines, f"or as root: sudo {_COMMAND}")
+        lines.append(start.setpriv(f"--clear-groups --inh-caps=-all,{plus} --ambient-caps=-all,{plus}"))
+    return (*lines, f"or as root: sudo {start.command}")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from otel_hostmetrics.doctor.cures import Cure, cures
+from otel_hostmetrics.doctor.cures import ByHand, Cure, cures
 from otel_hostmetrics.doctor.surroundings import Host, Process
 from otel_hostmetrics.errors import Reason, Unavailable
 from otel_hostmetrics.model import State, Status
@@ -116,7 +116,12 @@ def _denials(findings: Sequence[Finding], process: Process) -> Iterator[Denial]:
     for needs, values in missed.items():
         sources = dict.fromkeys(source for source, _ in values)
         named = dict.fromkeys(what for _, what in values if what)
-        yield Denial(needs, tuple(sources), tuple(named), cures(needs, process.capabilities))
+        yield Denial(needs, tuple(sources), tuple(named), cures(needs, process.capabilities, _by_hand(process)))
+
+
+def _by_hand(process: Process) -> ByHand:
+    """Whoever runs this can run it, wherever it is installed. Root becomes nobody."""
+    return ByHand(process.command, process.uid, process.gid) if process.uid else ByHand(process.command)
 
 
 def _finding_lines(finding: Finding, wide: int) -> Iterator[str]:

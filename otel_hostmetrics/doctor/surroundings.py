@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +20,8 @@ _CAPABILITIES = (
     "CAP_LEASE", "CAP_AUDIT_WRITE", "CAP_AUDIT_CONTROL", "CAP_SETFCAP", "CAP_MAC_OVERRIDE", "CAP_MAC_ADMIN", "CAP_SYSLOG",
     "CAP_WAKE_ALARM", "CAP_BLOCK_SUSPEND", "CAP_AUDIT_READ", "CAP_PERFMON", "CAP_BPF", "CAP_CHECKPOINT_RESTORE",
 )  # fmt: skip
+_NAME = "otel-hostmetrics"
+_SUDO = frozenset({"/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin"})  # secure_path of sudoers(5)
 # include/linux/proc_ns.h, PROC_*_INIT_INO: the inode numbers of the namespaces the kernel booted with
 _INITIAL = {"user": "user:[4026531837]", "pid": "pid:[4026531836]"}
 
@@ -49,6 +53,8 @@ class Process:
     capabilities: tuple[str, ...]  # effective
     initial_user_namespace: bool | None
     initial_pid_namespace: bool | None
+    gid: int = 65534
+    command: str = _NAME  # what a shell starts it by
 
     def __str__(self) -> str:
         spaces = ((self.initial_user_namespace, "a user namespace"), (self.initial_pid_namespace, "a pid namespace of its own"))
@@ -73,7 +79,14 @@ def process() -> Process:
     """The running process, as /proc/self has it."""
     with open("/proc/self/status", encoding="ascii", errors="replace") as file:
         status = parse_status(file.read())
-    return Process(os.geteuid(), capabilities(int(status.get("CapEff", "0"), 16)), _initial("user"), _initial("pid"))
+    held = capabilities(int(status.get("CapEff", "0"), 16))
+    return Process(os.geteuid(), held, _initial("user"), _initial("pid"), os.getegid(), command(sys.argv[0]))
+
+
+def command(program: str) -> str:
+    """*program*, argv[0] of this process, as it is to be typed after ``sudo``, whose PATH has no virtual environment."""
+    directory, name = os.path.split(os.path.abspath(program))
+    return shlex.quote(os.path.join(directory, name)) if name == _NAME and directory not in _SUDO else _NAME
 
 
 def parse_status(text: str) -> Mapping[str, str]:
