@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import typer
 
 from otel_hostmetrics import cli
 from otel_hostmetrics.config.environment import PREFIX
@@ -112,9 +113,31 @@ def test_what_the_agent_reads_is_not_hidden_from_it() -> None:
     assert {"bpf", "perf_event_open"} <= set(service["SystemCallFilter"].split())
 
 
+def test_the_file_a_reload_reads_can_be_given() -> None:
+    """A reload cannot change the environment of what runs, so it needs --config."""
+    service = _service()
+    assert service["ExecStart"] == "/usr/bin/otel-hostmetrics $OPTIONS"
+    assert service["Environment"] == "OPTIONS=", "systemd complains of a variable that is not set"
+    options = _suggested()["OPTIONS"].split()
+    assert options[0] in {parameter.opts[0] for parameter in typer.main.get_command(cli.app).params}
+
+
+def test_the_installation_it_describes_takes_files_that_are_there() -> None:
+    described = [line for line in _UNIT.read_text().splitlines() if line.startswith("#   sudo ")]
+    taken = re.findall(r"deploy/systemd/\S+", " ".join(described))
+    assert {_UNIT.name, "otel-hostmetrics.default"} == {Path(name).name for name in taken}
+    assert all((ROOT / name).is_file() for name in taken)
+    assert any(line.endswith(" /usr/bin/") for line in described), "where ExecStart has it"
+
+
+def _suggested() -> dict[str, str]:
+    lines = (_FOLDER / "otel-hostmetrics.default").read_text().splitlines()
+    return dict(line.removeprefix("#").split("=", 1) for line in lines if re.match(r"#?[A-Z_]+=", line))
+
+
 def test_every_setting_suggested_in_the_environment_file_is_one() -> None:
     lines = (_FOLDER / "otel-hostmetrics.default").read_text().splitlines()
-    suggested = dict(line.removeprefix("#").split("=", 1) for line in lines if re.match(r"#?[A-Z_]+=", line))
+    suggested = {name: value for name, value in _suggested().items() if name != "OPTIONS"}
     assert suggested
     assert all(name.startswith(PREFIX) for name in suggested)
     assert settings(suggested).snapshots.directory == f"/var/lib/{_service()['StateDirectory']}"
