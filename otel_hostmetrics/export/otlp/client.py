@@ -21,6 +21,16 @@ _log = logging.getLogger(__name__)
 _MAX_DETAIL = 300  # characters of a server's text in a log line
 
 
+_CA = "otlp.ca_file: the PEM file of the CA that signed the collector's certificate"
+_HINTS = (
+    ("unable to get local issuer certificate", _CA),
+    ("self signed certificate", _CA),
+    ("Hostname Verification Check failed", "the collector's certificate is for another name than that of otlp.endpoint"),
+    ("WRONG_VERSION_NUMBER", "no TLS is spoken there: http:// is without"),
+    ("Failed parsing HTTP/2", "no gRPC is spoken there: collectors take it on port 4317, HTTP on 4318"),
+)  # by words of gRPC and BoringSSL, which tell what happened but not what to do
+
+
 class Outcome(NamedTuple):
     """How a call ended."""
 
@@ -34,7 +44,9 @@ class Outcome(NamedTuple):
         return response.retryable(self.code, self.delay)
 
     def __str__(self) -> str:
-        return f"{self.code}: {self.detail}" if self.detail else self.code
+        hints = [hint for words, hint in _HINTS if words in self.detail]
+        said = f"{self.code}: {self.detail}" if self.detail else self.code
+        return f"{said} ({hints[0]})" if hints else said
 
 
 class Client:

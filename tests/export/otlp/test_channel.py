@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import threading
+
 import grpc
 import pytest
 from hypothesis import given
@@ -178,11 +181,42 @@ def test_tls_with_a_private_ca(authority, scheme):
         assert collector.names() == ["m"]
 
 
-def test_tls_without_the_ca_is_refused_in_one_line(authority):
+def test_tls_without_the_ca_is_refused_in_one_line_that_says_what_to_do(authority):
     with running("localhost:0", _server(authority)) as collector:
         said = _deliver(endpoint=f"https://localhost:{collector.port}")
     assert "unavailable" in said
     assert "\n" not in said
+    assert said.endswith("(otlp.ca_file: the PEM file of the CA that signed the collector's certificate)")
+
+
+def test_a_certificate_of_another_name_says_so(authority):
+    with running("127.0.0.1:0", _server(authority)) as collector:
+        said = _deliver(endpoint=f"https://127.0.0.1:{collector.port}", ca_file=str(authority.ca))
+    assert said.endswith("(the collector's certificate is for another name than that of otlp.endpoint)")
+
+
+def test_tls_to_a_collector_without_says_so():
+    with running() as collector:
+        said = _deliver(endpoint=f"https://127.0.0.1:{collector.port}")
+    assert said.endswith("(no TLS is spoken there: http:// is without)")
+
+
+def test_a_port_of_another_protocol_says_so():
+    """The collector's port for OTLP over HTTP, most often."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(5)
+        answering = threading.Thread(target=_answer_http, args=(server,))
+        answering.start()
+        said = _deliver(endpoint=f"127.0.0.1:{server.getsockname()[1]}")
+        answering.join()
+    assert said.endswith("(no gRPC is spoken there: collectors take it on port 4317, HTTP on 4318)")
+
+
+def _answer_http(server):
+    connection, _ = server.accept()
+    with connection:
+        connection.recv(1024)
+        connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
 
 
 def test_mtls_needs_the_clients_certificate(authority):
