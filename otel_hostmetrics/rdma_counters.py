@@ -127,12 +127,12 @@ def _ports(nldev: Nldev, link: str) -> list[Port]:
 @contextlib.contextmanager
 def _asking() -> Iterator[Nldev]:
     """The kernel, if it has RDMA devices: else the question would make it load modules. What it refuses ends the command."""
-    from otel_hostmetrics.kernel import infiniband, nldev
+    from otel_hostmetrics.kernel import nldev
     from otel_hostmetrics.kernel.hostfs import HostFS
+    from otel_hostmetrics.sources.rdma.listing import listing
 
     try:
-        if not infiniband.devices(HostFS()):
-            raise Unavailable(Reason.ABSENT, "/sys/class/infiniband", "no RDMA device")
+        listing(HostFS())
         asked = nldev.connect()
         try:
             yield asked

@@ -68,7 +68,7 @@ def test_a_host_without_rdma_is_left_without(arguments: tuple[str, ...]) -> None
     """One line, and no module is loaded by asking."""
     done = rdma(*arguments)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith("otel-hostmetrics: /sys/class/infiniband: absent")
+    assert done.stderr.startswith("otel-hostmetrics: /sys/class/infiniband: absent: no RDMA device; load the driver")
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -37,15 +37,15 @@ def lookups(fs: HostFS, settings: Settings) -> list[Lookup]:
     if settings.docker:
         from otel_hostmetrics.enrich.docker import Docker
 
-        found.append(Docker(fs.path(settings.docker)))
+        found.append(Docker(_socket(fs, settings.docker)))
     if settings.podman:
         from otel_hostmetrics.enrich.podman import Podman
 
-        found.append(Podman(fs.path(settings.podman)))
+        found.append(Podman(_socket(fs, settings.podman)))
     if settings.cri:
         from otel_hostmetrics.enrich.cri import Cri
 
-        found.append(Cri(fs.path(settings.cri), settings.pod_labels))
+        found.append(Cri(_socket(fs, settings.cri), settings.pod_labels))
     if settings.kubelet:
         from otel_hostmetrics.enrich.kubelet import Kubelet
 
@@ -53,5 +53,10 @@ def lookups(fs: HostFS, settings: Settings) -> list[Lookup]:
     if settings.pod_resources:
         from otel_hostmetrics.enrich.pod_resources import PodResources
 
-        found.append(PodResources(fs, fs.path(settings.pod_resources)))
+        found.append(PodResources(fs, _socket(fs, settings.pod_resources)))
     return found
+
+
+def _socket(fs: HostFS, text: str) -> str:
+    """Its path here; runtimes' own tools write ``unix:///run/docker.sock``."""
+    return fs.path(text.removeprefix("unix:"))

@@ -11,6 +11,7 @@ import pytest
 
 from otel_hostmetrics.catalogue.model import Kind, Metric, Series
 from otel_hostmetrics.enrich import build, lookups
+from otel_hostmetrics.enrich.examine import examine
 from otel_hostmetrics.kernel.hostfs import HostFS
 from otel_hostmetrics.model import Column, Reading
 from otel_hostmetrics.settings import Workloads
@@ -39,6 +40,14 @@ print({"grpc", "ssl", "http.client", "otel_hostmetrics.enrich.cri", "otel_hostme
 def test_every_way_can_be_turned_off() -> None:
     assert [each.name for each in lookups(HostFS(), Workloads())] == ["pod_logs", "bundles"]
     assert lookups(HostFS(), Workloads(bundles=(), pod_logs="")) == []
+
+
+def test_a_socket_may_be_written_as_runtimes_write_it(tmp_path: Path) -> None:
+    """DOCKER_HOST, CONTAINER_HOST and crictl take unix:///run/docker.sock."""
+    for text in ("/run/docker.sock", "unix:///run/docker.sock", "unix:/run/docker.sock"):
+        settings = Workloads(bundles=(), pod_logs="", docker=text, podman=text, cri=text, pod_resources=text)
+        for status, _ in examine(HostFS(str(tmp_path)), settings).values():
+            assert status.detail.startswith(f"{tmp_path}/run/docker.sock: absent"), text
 
 
 @pytest.fixture
