@@ -41,6 +41,9 @@ docs: $(VENV)/.dev
 	$(BIN)/python -m tests.documents
 	$(BIN)/python -m dashboards.generate
 
+ci:
+	.ci/run
+
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 

@@ -37,6 +37,14 @@ def test_files_and_folders_the_readme_names_exist() -> None:
     assert {name for name in named if not (ROOT / name).exists()} == set()
 
 
+def test_every_target_the_makefile_declares_does_something() -> None:
+    """A target that is only .PHONY succeeds without a word."""
+    text = (ROOT / "Makefile").read_text()
+    declared = re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)
+    assert declared
+    assert {name for name in declared[1].split() if not re.search(rf"^{name}:.*\n\t", text, re.MULTILINE)} == set()
+
+
 def test_make_targets_the_readme_names_exist() -> None:
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"make ([a-z]+)", README)) <= targets

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import os
 import sys
 from collections.abc import Callable, Collection, Mapping
@@ -89,8 +90,13 @@ def _check_plugins(settings: Settings, plugins: Callable[[], Collection[str]], w
     names = sorted(plugins()) if wanted else []
     for name in wanted:
         if name not in names:
-            cure = _meant(name, names) if names else f"nor is any other: install it with {sys.executable} -m pip"
+            cure = _meant(name, names) if names else f"nor is any other: install it with {_installer()}"
             raise wrong("general.plugins", f"plugin {name[:60]!r} is not installed, {cure}")
+
+
+def _installer() -> str:
+    """uv leaves pip out of the environments it makes."""
+    return f"{sys.executable} -m pip" if importlib.util.find_spec("pip") else f"uv pip install --python {sys.executable}"
 
 
 def _meant(name: str, names: list[str]) -> str:
