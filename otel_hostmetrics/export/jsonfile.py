@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from otel_hostmetrics.catalogue.model import Attributes, Scope, Series
-from otel_hostmetrics.errors import Unavailable, unavailable
+from otel_hostmetrics.errors import Reason, Unavailable, unavailable
 from otel_hostmetrics.model import Batch, Column, Distribution, Family, Reading, Status
 from otel_hostmetrics.settings import Snapshots
 from otel_hostmetrics.store import Store
@@ -125,12 +125,15 @@ class Files:
 
     def start(self) -> None:
         """Raises Unavailable if the folder cannot be made or written to."""
+        what = f"writing to {self._directory} (snapshots.directory)"
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             if not os.access(self._directory, os.W_OK | os.X_OK):
                 raise PermissionError(13, "not writable")
+        except FileExistsError:  # mkdir(2)'s word for a file in its place
+            raise Unavailable(Reason.ABSENT, what, "Not a directory") from None
         except OSError as error:
-            raise unavailable(error, f"writing to {self._directory} (snapshots.directory)") from None
+            raise unavailable(error, what) from None
         self._clean()
         self._thread.start()
 
