@@ -84,7 +84,7 @@ class Routes:
     def _landing(self, _: Request, route: str) -> Response:
         batch = self._latest()
         statuses = batch.snapshot.statuses if batch else {}
-        items = (f"<li>{name}: {' '.join(_shown(status).values()).translate(_HTML_ESCAPES)}</li>" for name, status in statuses.items())
+        items = (f"<li>{f'{name} is {_told(status)}'.translate(_HTML_ESCAPES)}</li>" for name, status in statuses.items())
         text = (
             '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>otel-hostmetrics</title></head><body>\n'
             f"<h1>otel-hostmetrics {__version__}</h1>\n"
@@ -117,6 +117,12 @@ def _shown(status: Status) -> dict[str, str]:
     reason = status.reason.value if status.reason else ""
     known = {"state": status.state.value, "reason": reason, "detail": status.detail, "needs": status.needs}
     return {key: text for key, text in known.items() if text}
+
+
+def _told(status: Status) -> str:
+    """The same as the log has it."""
+    detail = status.detail or (status.reason.value if status.reason else "")
+    return f"{status.state.value}{f' ({detail})' if detail else ''}{f'; needs {status.needs}' if status.needs else ''}"
 
 
 def _compressed(response: Response, accept_encoding: str) -> Response:

@@ -32,7 +32,7 @@ class Found(NamedTuple):
 def discover(fs: HostFS, settings: Settings) -> Found:
     """The first interface that lets us read. Raises Unavailable with the reason and the cure if none does."""
     if settings.energy_source == "off":
-        raise Unavailable(Reason.ABSENT, "rapl.energy_source", "off")
+        raise Unavailable(Reason.ABSENT, "rapl.energy_source", "it is set to off")
     cpu = processor(fs)
     refusals: list[Unavailable] = []
     for name in _AUTO if settings.energy_source == "auto" else (settings.energy_source,):

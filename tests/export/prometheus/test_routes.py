@@ -61,7 +61,8 @@ def test_the_landing_page_names_version_links_and_sources_escaped():
     body = routes(agent_batch()).answer(Request("GET", "/")).body.decode()
     assert __version__ in body
     assert 'href="/metrics"' in body
-    assert "<li>rdma: failed denied netlink &lt;&quot;rdma&quot;&gt; CAP_NET_ADMIN</li>" in body
+    assert "<li>rdma is failed (netlink &lt;&quot;rdma&quot;&gt;); needs CAP_NET_ADMIN</li>" in body
+    assert "<li>bpf is ok</li>" in body
     assert "no cycle yet" in routes().answer(Request("GET", "/")).body.decode()
 
 
