@@ -69,7 +69,7 @@ def _check_tls(settings: Settings, wrong: _Wrong) -> None:
 
 
 def _may_be_pem(path: str) -> bool:
-    """gRPC says of a file in another form only that there is no handshake. Raises OSError."""
+    """OpenSSL says of a file in another form only that it has no certificate. Raises OSError."""
     with open(path, "rb") as file:
         return not os.path.isfile(path) or _PEM in file.read(_MOST_PEM)
 

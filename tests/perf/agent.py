@@ -38,8 +38,8 @@ class Setup(NamedTuple):
 
 SETUPS = (
     Setup("Prometheus", True, False, memory=24),
-    Setup("OTLP", False, True, memory=42),
-    Setup("both", True, True, memory=42),
+    Setup("OTLP", False, True, memory=30),
+    Setup("both", True, True, memory=30),
     Setup("Prometheus, --pipeline sdk", True, False, "sdk"),
     Setup("OTLP, --pipeline sdk", False, True, "sdk"),
     Setup("both, --pipeline sdk", True, True, "sdk"),

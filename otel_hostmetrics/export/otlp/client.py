@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import threading
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, NamedTuple
+import time
+import zlib
+from typing import NamedTuple
 
-from otel_hostmetrics import settings
+import h2
+from hpack import NeverIndexedHeaderTuple
+
+from otel_hostmetrics import __version__, settings
 from otel_hostmetrics.errors import Unavailable
-from otel_hostmetrics.export.otlp import channel, response
+from otel_hostmetrics.export.otlp import channel, response, status
+from otel_hostmetrics.export.otlp.dial import Dialer
+from otel_hostmetrics.export.otlp.http2 import Answer, Broken, Connection
 from otel_hostmetrics.export.otlp.response import PartialSuccess
+from otel_hostmetrics.export.otlp.stream import Cancelled, Waker
 
-if TYPE_CHECKING:
-    import grpc
-
-_log = logging.getLogger(__name__)
-
+_GZIP = 31  # of zlib: a window of 2^15 bytes, with a header of gzip
 _MAX_DETAIL = 300  # characters of a server's text in a log line
 
 
 _CA = "otlp.ca_file: the PEM file of the CA that signed the collector's certificate"
 _HINTS = (
     ("unable to get local issuer certificate", _CA),
+    ("self-signed certificate", _CA),
     ("self signed certificate", _CA),
-    ("Hostname Verification Check failed", "the collector's certificate is for another name than that of otlp.endpoint"),
+    ("mismatch, certificate is not valid", "the collector's certificate is for another name than that of otlp.endpoint"),
     ("WRONG_VERSION_NUMBER", "no TLS is spoken there: http:// is without"),
-    ("Failed parsing HTTP/2", "no gRPC is spoken there: collectors take it on port 4317, HTTP on 4318"),
-)  # by words of gRPC and BoringSSL, which tell what happened but not what to do
+    ("is not HTTP/2", "no gRPC is spoken there: collectors take it on port 4317, HTTP on 4318"),
+)  # by words of OpenSSL and http2.py, which tell what happened but not what to do
 
 
 class Outcome(NamedTuple):
@@ -50,86 +52,102 @@ class Outcome(NamedTuple):
 
 
 class Client:
-    """Sends encoded requests. Threads may share it; close() ends what is under way."""
+    """Sends encoded requests, one at a time. Threads may share it; close() ends what is under way."""
 
     def __init__(self, settings: settings.Otlp) -> None:
         """Raises ValueError or Unavailable, in one line, if the settings cannot work. Does not connect yet."""
-        self._settings = settings
-        self._metadata = channel.metadata(settings.headers)
-        self._files = channel.files(settings)
-        self._lock = threading.Lock()
+        self._waker = Waker()
+        self._dialer = Dialer(settings, self._waker)
+        self._gzip = settings.compression == "gzip"
+        self._headers = self._fixed_headers(channel.metadata(settings.headers))
+        self._lock = threading.Lock()  # of all below
+        self._connection: Connection | None = None
         self._closed = False
-        self._channel = channel.connect(settings)
-        self._export: grpc.UnaryUnaryMultiCallable[bytes, bytes] = self._channel.unary_unary(channel.EXPORT)  # bytes in, bytes out
+
+    def _fixed_headers(self, metadata: channel.Metadata) -> list[tuple[bytes, bytes]]:
+        return [
+            (b":method", b"POST"),
+            (b":scheme", b"https" if self._dialer.target.tls else b"http"),
+            (b":path", channel.EXPORT.encode()),
+            (b":authority", self._dialer.authority.encode()),
+            (b"te", b"trailers"),
+            (b"content-type", b"application/grpc"),
+            (b"user-agent", f"otel-hostmetrics/{__version__} h2/{h2.__version__}".encode()),
+            *([(b"grpc-encoding", b"gzip")] if self._gzip else []),
+            *(NeverIndexedHeaderTuple(*pair) for pair in status.encoded(metadata)),  # they may be secrets
+        ]
 
     def export(self, payload: bytes, timeout: float) -> Outcome:
         """Send one request and wait for the answer, at most *timeout* seconds. Never raises."""
-        import grpc
-
-        try:
-            answer = self._export(payload, timeout=timeout, metadata=self._metadata)
-        except grpc.RpcError as error:
-            outcome = _failed(error) if isinstance(error, grpc.Call) else Outcome("unknown", _one_line(str(error)))
-            self._reconnect_if_stale(outcome.code)
+        deadline = time.monotonic() + timeout
+        with self._lock:
+            try:
+                return _outcome(self._call(payload, timeout, deadline))
+            except Cancelled:
+                outcome = Outcome("cancelled", "connection closed")
+            except TimeoutError:
+                outcome = Outcome("deadline_exceeded", f"no answer within {timeout:g} s")
+            except (OSError, Broken, Unavailable, ValueError) as error:
+                outcome = Outcome("unavailable", _one_line(_why(error)))
+            except Exception as error:  # the sending thread must live on; not the text, which may show metadata
+                outcome = Outcome("internal", type(error).__name__)
+            self._drop()
             return outcome
-        except Exception as error:  # the sending thread must live on; not the text, which may show metadata
-            closed = isinstance(error, ValueError)  # what grpc raises on a channel that was closed meanwhile
-            return Outcome("cancelled", "connection closed") if closed else Outcome("internal", type(error).__name__)
-        try:
-            rejected, message = response.partial_success(answer)
-            return Outcome(partial=PartialSuccess(rejected, _one_line(message)))
-        except Unavailable as error:
-            return Outcome(partial=PartialSuccess(0, str(error)))  # accepted all the same
 
-    @contextlib.contextmanager
-    def watching(self, reconnected: Callable[[], None]) -> Iterator[None]:
-        """Call *reconnected*, in a thread of gRPC, when a lost connection is up again; gRPC polls 5 times a second meanwhile."""
-        import grpc
+    def _call(self, payload: bytes, timeout: float, deadline: float) -> Answer:
+        connection = self._connected(deadline)
+        body = zlib.compress(payload, 6, _GZIP) if self._gzip else payload
+        headers = [*self._headers, (b"grpc-timeout", b"%dm" % max(timeout * 1000, 1))]
+        return connection.call(headers, [bytes((self._gzip,)) + len(body).to_bytes(4, "big"), body], deadline)
 
-        watched, down = self._channel, False
+    def _connected(self, deadline: float) -> Connection:
+        if self._closed:
+            raise Cancelled
+        if self._connection is None or not self._connection.usable():
+            self._drop()
+            self._connection = Connection(self._dialer.connect(deadline), deadline)
+        return self._connection
 
-        def changed(state: grpc.ChannelConnectivity) -> None:
-            nonlocal down
-            if down and state is grpc.ChannelConnectivity.READY:
-                reconnected()
-            down = state is not grpc.ChannelConnectivity.READY
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection:
+            connection.close()
 
-        # Not try_to_connect: gRPC's polling thread would outlive close() by one round and fail. The channel tries by itself.
-        watched.subscribe(changed)
-        try:
-            yield
-        finally:
-            watched.unsubscribe(changed)
+    def returns(self, timeout: float) -> bool:
+        """Whether a connection that was lost can be made again, tried for *timeout* seconds; False while none is lost."""
+        with self._lock:
+            if self._connection is not None:
+                return False
+            try:
+                self._connected(time.monotonic() + timeout)
+            except (OSError, Broken, Cancelled, Unavailable, ValueError):
+                return False
+            return True
 
     def close(self) -> None:
-        """Close the connection; a call under way ends as cancelled. Takes 0.2 s if gRPC is polling. Safe to call twice."""
+        """Close the connection; a call under way ends as cancelled. Safe to call twice."""
+        self._closed = True
+        self._waker.wake()
         with self._lock:
-            self._closed = True
-            self._channel.close()
-
-    def _reconnect_if_stale(self, code: str) -> None:
-        """Start over where the connection may be dead (no answer), or its certificates have been renewed."""
-        renewed = code == "unavailable" and channel.files(self._settings) != self._files
-        if not renewed and code != "deadline_exceeded":
-            return
-        with self._lock:
-            if self._closed:
-                return
-            try:
-                fresh = channel.connect(self._settings)
-            except (ValueError, Unavailable) as error:  # half-written files: the next failure tries again
-                _log.debug("OTLP connection not renewed: %s", error)
-                return
-            self._channel.close()
-            self._channel, self._export = fresh, fresh.unary_unary(channel.EXPORT)
-            self._files = channel.files(self._settings)
+            self._drop()
 
 
-def _failed(call: object) -> Outcome:
-    import grpc
+def _outcome(answer: Answer) -> Outcome:
+    code, said = status.status(answer)
+    if code:
+        return Outcome(code, _one_line(said), response.retry_delay(status.metadata(answer)))
+    content = status.message(answer)
+    if content is None:
+        return Outcome("internal", "an answer that is no message")
+    try:
+        rejected, text = response.partial_success(content)
+        return Outcome(partial=PartialSuccess(rejected, _one_line(text)))
+    except Unavailable as error:
+        return Outcome(partial=PartialSuccess(0, str(error)))  # accepted all the same
 
-    assert isinstance(call, grpc.Call)
-    return Outcome(call.code().name.lower(), _one_line(call.details() or ""), response.retry_delay(call.trailing_metadata() or ()))
+
+def _why(error: Exception) -> str:
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
 
 
 def _one_line(text: str) -> str:

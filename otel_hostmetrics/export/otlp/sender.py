@@ -17,6 +17,7 @@ from otel_hostmetrics.telemetry import Telemetry
 
 _FIRST_BACKOFF, _LONGEST_BACKOFF = 1.0, 30.0  # seconds; each is multiplied by a random part of one ("full jitter")
 _LONGEST_DELAY = 300.0  # of those a server asks for
+_LOOK = 1.0  # how often, and for how long, a lost connection is tried meanwhile
 _RECONNECT_SPREAD = 1.0  # a fleet that sees its collector come back does not send in the same moment
 _JOIN = 0.25  # seconds of close() kept for the thread's end
 
@@ -46,7 +47,6 @@ class Sender:
         self._thread: threading.Thread | None = None
         self._stopped = False
         self._hurry = False  # a flush wants the next attempt now
-        self._reconnected = False
         self._failures = 0  # in a row
         self._clean = True  # nothing was refused since the queue was last empty
 
@@ -177,27 +177,24 @@ class Sender:
         self._back_off(random.uniform(0, longest), outcome.code == "unavailable")  # noqa: S311 - spreads load
 
     def _back_off(self, seconds: float, watch: bool) -> None:
-        """Wait, less if the collector comes back meanwhile; the delays of a long outage would cost data otherwise."""
+        """Wait, less if a lost connection comes back meanwhile; the delays of a long outage would cost data otherwise."""
         ends = time.monotonic() + seconds
-        if not watch:
-            self._wait(seconds, self._urgent)
-            return
-        self._reconnected = False
-        with self._client.watching(self._notice_reconnected):
-            self._wait(seconds, lambda: self._urgent() or self._reconnected)
-        if self._reconnected and not self._urgent():
-            left = max(ends - time.monotonic(), 0.0)
-            self._wait(min(left, random.uniform(0, _RECONNECT_SPREAD)), self._urgent)  # noqa: S311 - spreads load
+        left = seconds
+        while watch and left > _LOOK:
+            if self._wait(_LOOK, self._urgent):
+                return
+            if self._client.returns(_LOOK):
+                left = min(left, random.uniform(0, _RECONNECT_SPREAD))  # noqa: S311 - spreads load
+                break
+            left = ends - time.monotonic()
+        self._wait(max(left, 0.0), self._urgent)
 
     def _urgent(self) -> bool:
         return self._stopped or self._hurry
 
-    def _wait(self, seconds: float, until: Callable[[], bool]) -> None:
+    def _wait(self, seconds: float, until: Callable[[], bool]) -> bool:
+        """Whether it is so before the time is over."""
         with self._changed:
-            self._changed.wait_for(until, seconds)
+            reached = self._changed.wait_for(until, seconds)
             self._hurry = False  # one attempt per flush
-
-    def _notice_reconnected(self) -> None:
-        with self._changed:
-            self._reconnected = True
-            self._changed.notify_all()
+            return reached
