@@ -18,7 +18,6 @@ from otel_hostmetrics.export.otlp.http2 import Answer, Broken, Connection
 from otel_hostmetrics.export.otlp.response import PartialSuccess
 from otel_hostmetrics.export.otlp.stream import Cancelled, Waker
 
-_GZIP = 31  # of zlib: a window of 2^15 bytes, with a header of gzip
 _MAX_DETAIL = 300  # characters of a server's text in a log line
 
 
@@ -96,7 +95,7 @@ class Client:
 
     def _call(self, payload: bytes, timeout: float, deadline: float) -> Answer:
         connection = self._connected(deadline)
-        body = zlib.compress(payload, 6, _GZIP) if self._gzip else payload
+        body = zlib.compress(payload, 6, status.GZIP) if self._gzip else payload
         headers = [*self._headers, (b"grpc-timeout", b"%dm" % max(timeout * 1000, 1))]
         return connection.call(headers, [bytes((self._gzip,)) + len(body).to_bytes(4, "big"), body], deadline)
 

@@ -21,7 +21,7 @@ import h2.settings
 from otel_hostmetrics.export.otlp.stream import Buffer, Cancelled, Stream
 
 Headers = Sequence[tuple[bytes, bytes]]
-_MOST = 4 << 20  # bytes of an answer, as in gRPC
+MOST = 4 << 20  # bytes of an answer, as in gRPC
 _SETTINGS = {h2.settings.SettingCodes.ENABLE_PUSH: 0, h2.settings.SettingCodes.MAX_HEADER_LIST_SIZE: 65_536}
 _NOT_HTTP2 = "what came back is not HTTP/2"
 _DATA = struct.Struct(">HBBBI").pack  # a frame's head (RFC 9113, 4.1): length in 24 bits, type DATA, no flags, stream
@@ -177,8 +177,8 @@ class Connection:
             answer.headers = dict(event.headers)  # bytes, without a header_encoding
         elif isinstance(event, h2.events.DataReceived):
             answer.body += event.data
-            if len(answer.body) > _MOST:
-                raise Broken(f"an answer of more than {_MOST} bytes")
+            if len(answer.body) > MOST:
+                raise Broken(f"an answer of more than {MOST} bytes")
             self._h2.acknowledge_received_data(event.flow_controlled_length, self._id)
         elif isinstance(event, h2.events.TrailersReceived):
             answer.trailers = dict(event.headers)

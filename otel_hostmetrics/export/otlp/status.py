@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+import zlib
 from collections.abc import Iterator
 
 from otel_hostmetrics.export.otlp.channel import Metadata
-from otel_hostmetrics.export.otlp.http2 import Answer
+from otel_hostmetrics.export.otlp.http2 import MOST, Answer
 
 _CODES = (
     "", "cancelled", "unknown", "invalid_argument", "deadline_exceeded", "not_found", "already_exists", "permission_denied",
@@ -20,6 +21,7 @@ _OF_HTTP = {
     429: "unavailable", 502: "unavailable", 503: "unavailable", 504: "unavailable",
 }  # fmt: skip
 _OF_RESET = {7: "unavailable", 8: "cancelled", 11: "resource_exhausted", 12: "permission_denied"}  # REFUSED_STREAM, CANCEL...
+GZIP = 31  # of zlib: a window of 2^15 bytes, with a header of gzip
 _PREFIX = 5  # bytes in front of a message: whether it is compressed, its length
 
 
@@ -40,8 +42,21 @@ def status(answer: Answer) -> tuple[str, str]:
 def message(answer: Answer) -> bytes | None:
     """The answer's one message; None if there is none that can be read."""
     body = bytes(answer.body)
-    whole = len(body) >= _PREFIX and body[0] == 0 and len(body) == _PREFIX + int.from_bytes(body[1:_PREFIX], "big")
-    return body[_PREFIX:] if whole else None
+    if len(body) < _PREFIX or body[0] > 1 or len(body) != _PREFIX + int.from_bytes(body[1:_PREFIX], "big"):
+        return None
+    return _unzipped(answer, body[_PREFIX:]) if body[0] else body[_PREFIX:]
+
+
+def _unzipped(answer: Answer, data: bytes) -> bytes | None:
+    """Servers in Go compress as the request was, unasked."""
+    if answer.headers.get(b"grpc-encoding") != b"gzip":
+        return None
+    unzip = zlib.decompressobj(GZIP)
+    try:
+        found = unzip.decompress(data, MOST)
+    except zlib.error:
+        return None
+    return found if unzip.eof else None
 
 
 def metadata(answer: Answer) -> Iterator[tuple[str, str | bytes]]:

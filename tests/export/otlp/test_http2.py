@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gzip
 import os
 import socket
 import threading
@@ -18,6 +19,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from otel_hostmetrics.export.otlp.client import Client, Outcome
+from otel_hostmetrics.export.otlp.response import PartialSuccess
 from otel_hostmetrics.settings import Otlp
 from tests.export.otlp.collector import black_hole
 from tests.export.otlp.peer import EMPTY, OK, Act, Link, speaking
@@ -328,10 +330,32 @@ def test_returns_tells_of_lost_connections_only() -> None:
 
 
 def test_gzip_is_said_and_done() -> None:
-    import gzip
-
     with speaking() as peer, client(peer.port, compression="gzip") as made:
         assert made.export(PAYLOAD * 1000, 5).code == ""
         assert peer.links[0].headers["grpc-encoding"] == "gzip"
         assert peer.bodies[0][0] == 1
         assert gzip.decompress(peer.bodies[0][5:]) == PAYLOAD * 1000
+
+
+@pytest.mark.parametrize(
+    ("encoding", "content", "found"),
+    [
+        ("gzip", gzip.compress(b""), Outcome()),
+        ("gzip", gzip.compress(b"\x0a\x04\x08\x02\x12\0"), Outcome(partial=PartialSuccess(2))),
+        ("gzip", gzip.compress(b"\0" * (5 << 20)), Outcome("internal", "an answer that is no message")),
+        ("gzip", gzip.compress(b"")[:-1], Outcome("internal", "an answer that is no message")),
+        ("gzip", b"x", Outcome("internal", "an answer that is no message")),
+        ("zstd", gzip.compress(b""), Outcome("internal", "an answer that is no message")),
+    ],
+    ids=["empty", "partial success", "too large", "cut off", "garbage", "another compression"],
+)
+def test_an_answer_that_is_compressed_as_the_request_was(encoding: str, content: bytes, found: Outcome) -> None:
+    """As servers in Go answer, asked or not."""
+
+    def act(link: Link, stream: int, _: bytes) -> None:
+        link.h2.send_headers(stream, [*OK, ("grpc-encoding", encoding)])
+        link.h2.send_data(stream, b"\1" + len(content).to_bytes(4, "big") + content)
+        link.h2.send_headers(stream, [("grpc-status", "0")], end_stream=True)
+
+    with speaking(act) as peer, client(peer.port, compression="gzip") as made:
+        assert made.export(PAYLOAD, 5) == found
