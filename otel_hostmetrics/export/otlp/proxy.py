@@ -34,15 +34,21 @@ class Proxy(NamedTuple):
             plain = re.sub(rb"%([0-9a-fA-F]{2})", lambda it: bytes.fromhex(it[1].decode()), self.user.encode())
             lines.append(f"Proxy-Authorization: Basic {base64.b64encode(plain).decode()}")
         stream.send(["\r\n".join([*lines, "", ""]).encode("latin-1")], deadline)
-        head = b""
-        while b"\r\n\r\n" not in head and len(head) < _HEAD_LIMIT:
-            data = stream.receive(deadline)
+        status = self._head(stream, deadline).partition(b"\r\n")[0]
+        if not re.match(rb"HTTP/1\.[01] 2\d\d", status):
+            raise ConnectionError(f"proxy {self.host}:{self.port}: {status[:100].decode('latin-1')!r}")
+
+    def _head(self, stream: Stream, deadline: float) -> bytes:
+        """Of its answer. Byte for byte: what follows is the collector's, whose settings may come with it."""
+        head = bytearray()
+        while not head.endswith(b"\r\n\r\n"):
+            data = stream.receive(deadline, 1)
             if not data:
                 raise ConnectionError(f"proxy {self.host}:{self.port} closed the connection")
             head += data
-        status = head.partition(b"\r\n")[0]
-        if not re.match(rb"HTTP/1\.[01] 2\d\d", status):
-            raise ConnectionError(f"proxy {self.host}:{self.port}: {status[:100].decode('latin-1')!r}")
+            if len(head) > _HEAD_LIMIT:
+                raise ConnectionError(f"proxy {self.host}:{self.port}: an answer without end")
+        return bytes(head)
 
 
 def proxy_of(host: str, environ: Mapping[str, str]) -> Proxy | None:

@@ -87,17 +87,17 @@ class Stream:
         """Some of it, as far as that needs no waiting."""
         return self._socket.sendmsg(parts[:_MOST_PARTS])
 
-    def receive(self, deadline: float) -> bytes:
+    def receive(self, deadline: float, most: int = _CHUNK) -> bytes:
         """Some bytes; none at the end."""
         _check(deadline)
-        while (data := self.pending()) is None:
+        while (data := self.pending(most)) is None:
             self._wait(select.POLLIN, deadline)
         return data
 
-    def pending(self) -> bytes | None:
+    def pending(self, most: int = _CHUNK) -> bytes | None:
         """Bytes that are there already; none at the end, None if there are none yet."""
         try:
-            return self._socket.recv(_CHUNK)
+            return self._socket.recv(most)
         except self._would_block:
             return None
 

@@ -57,8 +57,8 @@ def test_what_is_no_proxy_is_told_without_its_password(caplog):
 
 
 @contextmanager
-def proxy(status: bytes, target: int) -> Iterator[tuple[int, list[bytes]]]:
-    """Answers CONNECT with *status*; then what comes goes to the port *target*."""
+def proxy(status: bytes, target: int, eager: bool = False) -> Iterator[tuple[int, list[bytes]]]:
+    """Answers CONNECT with *status*, if *eager* together with the target's first bytes; then what comes goes to the port *target*."""
     heads: list[bytes] = []
     tap = Tap(target)
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -67,8 +67,9 @@ def proxy(status: bytes, target: int) -> Iterator[tuple[int, list[bytes]]]:
             near, _ = listener.accept()
             heads.append(near.recv(4096))
             with suppress(OSError):  # who is refused leaves
-                near.sendall(b"HTTP/1.1 " + status + b"\r\nVia: test\r\n\r\n")
                 far = socket.create_connection(("127.0.0.1", tap.port))
+                first = far.recv(65_536) if eager else b""
+                near.sendall(b"HTTP/1.1 " + status + b"\r\nVia: test\r\n\r\n" + first)
                 threading.Thread(target=_relay, args=(near, far), daemon=True).start()
                 _relay(far, near)
 
@@ -101,6 +102,18 @@ def test_through_a_proxy(monkeypatch):
         b"CONNECT collector.example.net:4317 HTTP/1.1", b"Host: collector.example.net:4317",
         b"Proxy-Authorization: Basic bWU6cEBzcw==", b"", b"",
     ]  # fmt: skip
+
+
+def test_what_the_collector_says_first_may_come_with_the_proxys_answer(monkeypatch):
+    """Servers of gRPC send their settings at once."""
+    with speaking() as peer, proxy(b"200 OK", peer.port, eager=True) as (port, _):
+        assert _export(port, "", monkeypatch, "h:1") == ""
+        assert peer.bodies[0][5:] == b"payload"
+
+
+def test_a_proxy_that_never_comes_to_an_end_is_told(monkeypatch):
+    with speaking() as peer, proxy(b"200 OK\r\nX: " + b"x" * 20_000, peer.port) as (port, _):
+        assert _export(port, "", monkeypatch, "h:1") == f"unavailable: proxy 127.0.0.1:{port}: an answer without end"
 
 
 def test_a_proxy_that_refuses_is_told(monkeypatch):
