@@ -111,15 +111,30 @@ class Connection:
             self._h2.send_headers(self._id, headers)
             message = _Message(parts)
             while not answer.ended:
-                self._give(message, deadline)
-                self._take(self._stream.receive(deadline))
+                self._exchange(message, deadline)
             if message.left and answer.reset is None:
                 self._h2.reset_stream(self._id, h2.errors.ErrorCodes.CANCEL)
         except h2.exceptions.ProtocolError as error:
             raise Broken(f"HTTP/2: {error}") from None
-        with contextlib.suppress(OSError, Cancelled):  # the answer is here, whatever becomes of the connection
+        try:
             self._flush(deadline)
+        except (OSError, Cancelled):  # maybe in the middle of a frame; but the answer is here
+            self._leaving = True
         return answer
+
+    def _exchange(self, message: _Message, deadline: float) -> None:
+        """Send what may be sent, and take what comes."""
+        try:
+            self._give(message, deadline)
+        except ConnectionError:  # it does not want more of this: maybe it has said why
+            self._leaving = True
+            with contextlib.suppress(OSError):
+                while not self._answer.ended and (data := self._stream.pending()):
+                    self._take(data)
+            if not self._answer.ended:
+                raise
+        else:
+            self._take(self._stream.receive(deadline))
 
     def close(self) -> None:
         """May be called again."""
@@ -166,7 +181,7 @@ class Connection:
             self._greeted = True
         elif isinstance(event, h2.events.ConnectionTerminated):
             self._leaving = True
-            if event.error_code or not event.last_stream_id or event.last_stream_id < self._id:
+            if not self._answer.ended and (event.error_code or not event.last_stream_id or event.last_stream_id < self._id):
                 raise Broken(f"the collector ends the connection: {_name(event.error_code)}")
         elif getattr(event, "stream_id", None) == self._id:
             self._answered(event)

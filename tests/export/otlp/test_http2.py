@@ -9,7 +9,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import h2.errors
 import h2.settings
@@ -19,7 +19,9 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from otel_hostmetrics.export.otlp.client import Client, Outcome
+from otel_hostmetrics.export.otlp.http2 import Connection
 from otel_hostmetrics.export.otlp.response import PartialSuccess
+from otel_hostmetrics.export.otlp.stream import Stream, Waker
 from otel_hostmetrics.settings import Otlp
 from tests.export.otlp.collector import black_hole
 from tests.export.otlp.peer import EMPTY, OK, Act, Link, speaking
@@ -222,6 +224,76 @@ def test_goodbye_instead_of_an_answer_may_be_tried_again() -> None:
     found = outcome(act)
     assert (found.code, found.retryable) == ("unavailable", True)
     assert "enhance your calm" in found.detail
+
+
+def test_a_goodbye_in_anger_behind_an_answer_does_not_cost_it() -> None:
+    def act(link: Link, stream: int, _: bytes) -> None:
+        link.answer(stream)
+        link.h2.close_connection(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM, last_stream_id=stream)
+
+    with speaking(act) as peer, client(peer.port) as made:
+        assert [made.export(PAYLOAD, 5) for _ in range(2)] == [Outcome()] * 2
+        assert (len(peer.links), len(peer.bodies)) == (2, 2)
+
+
+def _hung_up_on(last: Callable[[Link], None]) -> Outcome:
+    """A call to a peer that does *last* after the headers, and closes the connection with a reset while the message is sent."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, client(listener.getsockname()[1]) as made:
+
+        def serve() -> None:
+            sock, _ = listener.accept()
+            with sock:
+                link = Link(sock, {h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 2**31 - 1})
+                link.h2.increment_flow_control_window(2**31 - 1 - 65_535)
+                link.flush()
+                while not link.h2.open_inbound_streams:
+                    link.h2.receive_data(sock.recv(256))
+                time.sleep(0.1)  # what is sent does not fit in between by now
+                last(link)
+                link.flush()
+
+        threading.Thread(target=serve, daemon=True).start()
+        return made.export(b"x" * 50_000_000, 5)
+
+
+def test_an_answer_of_a_peer_that_hangs_up_on_the_message_counts() -> None:
+    """Else the same request would be tried again for ever."""
+    found = _hung_up_on(lambda link: link.h2.send_headers(1, [(":status", "401")], end_stream=True))
+    assert found.code == "unauthenticated"
+
+
+def test_a_peer_that_hangs_up_on_the_message_is_heard_out() -> None:
+    found = _hung_up_on(lambda link: link.h2.close_connection(h2.errors.ErrorCodes.ENHANCE_YOUR_CALM))
+    assert (found.code, found.detail) == ("unavailable", "the collector ends the connection: enhance your calm")
+
+
+def test_a_peer_that_hangs_up_without_a_word() -> None:
+    found = _hung_up_on(lambda link: None)
+    assert (found.code, found.detail in ("Connection reset by peer", "Broken pipe")) == ("unavailable", True)
+
+
+def test_a_connection_is_not_used_again_after_half_a_frame() -> None:
+    """The peer answers, with more pings behind than it takes answers to, and reads nothing more."""
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4608)
+
+    def serve() -> None:
+        link = Link(far, {})
+        while not link.h2.open_inbound_streams:
+            link.h2.receive_data(far.recv(65_536))
+        link.answer(1)
+        for _ in range(3000):
+            link.h2.ping(b"12345678")
+        link.flush()
+
+    with near, far:
+        threading.Thread(target=serve, daemon=True).start()
+        deadline = time.monotonic() + 0.5
+        made = Connection(Stream(near, Waker()), deadline)
+        headers = [(b":method", b"POST"), (b":scheme", b"http"), (b":path", b"/"), (b":authority", b"h")]
+        assert made.call(headers, [EMPTY], deadline).trailers == {b"grpc-status": b"0"}
+        assert not made.usable()
 
 
 def test_pings_between_calls_are_answered_with_the_next() -> None:
