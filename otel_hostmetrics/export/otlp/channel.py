@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from typing import NamedTuple
 
@@ -12,7 +13,11 @@ EXPORT = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
 _PORT = 4317
 _HOST_PORT = re.compile(r"(?P<host>[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_.])?|\[(?P<literal>[^\]]*)\])(?::(?P<port>[0-9]{1,5}))?")
 _HEADER = re.compile(r"[0-9a-z_.-]+")  # gRPC over HTTP/2, "Custom-Metadata"
+_OF_HTTP = frozenset(
+    {"connection", "content-length", "content-type", "host", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"}
+)  # RFC 9113, 8.2.2, and what gRPC says itself
 _PRINTABLE = re.compile(r"[ -~]*")
+_LONGEST_PATH = 107  # bytes: sun_path of unix(7), without its end
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)(://|:(?=/))(.*)", re.DOTALL)
 
 
@@ -60,6 +65,8 @@ def target(settings: settings.Otlp) -> Target:
 def _socket_path(path: str) -> str:
     if not path.startswith("/") or path.endswith("/") or "\0" in path:
         raise ValueError("otlp.endpoint: unix: needs the absolute path of a socket, such as unix:///run/otlp.sock")
+    if len(os.fsencode(path)) > _LONGEST_PATH:
+        raise ValueError(f"otlp.endpoint: the path of a socket has at most {_LONGEST_PATH} bytes")
     return path
 
 
@@ -91,7 +98,7 @@ def metadata(headers: dict[str, str]) -> Metadata:
     pairs: list[tuple[str, str | bytes]] = []
     for key, value in headers.items():
         name = key.strip().lower()
-        if not _HEADER.fullmatch(name) or name.startswith("grpc-"):
+        if not _HEADER.fullmatch(name) or name.startswith("grpc-") or name in _OF_HTTP:
             raise ValueError(f"otlp.headers: {key!r} is not a header gRPC can send")
         if not _PRINTABLE.fullmatch(value):
             raise ValueError(f"otlp.headers: the value of {key!r} is not printable ASCII")

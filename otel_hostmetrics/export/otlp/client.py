@@ -18,6 +18,7 @@ from otel_hostmetrics.export.otlp.http2 import Answer, Broken, Connection
 from otel_hostmetrics.export.otlp.response import PartialSuccess
 from otel_hostmetrics.export.otlp.stream import Cancelled, Waker
 
+_LONGEST = 99_999_999  # of milliseconds: grpc-timeout has at most 8 digits
 _MAX_DETAIL = 300  # characters of a server's text in a log line
 
 
@@ -96,7 +97,7 @@ class Client:
     def _call(self, payload: bytes, timeout: float, deadline: float) -> Answer:
         connection = self._connected(deadline)
         body = zlib.compress(payload, 6, status.GZIP) if self._gzip else payload
-        headers = [*self._headers, (b"grpc-timeout", b"%dm" % max(timeout * 1000, 1))]
+        headers = [*self._headers, (b"grpc-timeout", b"%dm" % min(max(timeout * 1000, 1), _LONGEST))]
         return connection.call(headers, [bytes((self._gzip,)) + len(body).to_bytes(4, "big"), body], deadline)
 
     def _connected(self, deadline: float) -> Connection:
@@ -119,7 +120,7 @@ class Client:
                 return False
             try:
                 self._connected(time.monotonic() + timeout)
-            except (OSError, Broken, Cancelled, Unavailable, ValueError):
+            except Exception:  # the sending thread must live on; export() will say what it is
                 return False
             return True
 
@@ -150,4 +151,6 @@ def _why(error: Exception) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())[:_MAX_DETAIL]
+    """Without what a terminal would obey."""
+    words = " ".join(text.split())[:_MAX_DETAIL]
+    return "".join(each if each.isprintable() else "\ufffd" for each in words)

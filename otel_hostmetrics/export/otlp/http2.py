@@ -7,6 +7,7 @@ up between the calls: 1.9 ms of CPU time for an export in each second, against 0
 from __future__ import annotations
 
 import contextlib
+import logging
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,7 +26,10 @@ MOST = 4 << 20  # bytes of an answer, as in gRPC
 _SETTINGS = {h2.settings.SettingCodes.ENABLE_PUSH: 0, h2.settings.SettingCodes.MAX_HEADER_LIST_SIZE: 65_536}
 _NOT_HTTP2 = "what came back is not HTTP/2"
 _DATA = struct.Struct(">HBBBI").pack  # a frame's head (RFC 9113, 4.1): length in 24 bits, type DATA, no flags, stream
+_READS = 16  # between two calls; more than that is taken with the call, which has a deadline
 _CALLS = 1_000  # h2 remembers each stream that was: 0.1 MB of them
+
+logging.getLogger("hpack").setLevel(logging.INFO)  # below, it logs whole blocks of headers, secrets and all
 
 
 class Broken(Exception):
@@ -96,7 +100,9 @@ class Connection:
     def usable(self) -> bool:
         """Whether another call may be made. What came in the meantime, such as pings, is taken now."""
         try:
-            while not self._leaving and (data := self._stream.pending()) is not None:
+            for _ in range(_READS):
+                if self._leaving or (data := self._stream.pending()) is None:
+                    break
                 self._take(data)
         except (OSError, Broken):
             return False

@@ -50,6 +50,7 @@ def _deliver(**settings):
         ("HTTPS://[::1]:443", "[::1]:443", True),
         ("unix:/run/otlp.sock", "unix:/run/otlp.sock", False),
         ("unix:///run/otlp.sock", "unix:/run/otlp.sock", False),
+        (f"unix:/{'x' * 106}", f"unix:/{'x' * 106}", False),
         ("dns:///collector", "dns:///collector:4317", False),
         ("dns:///collector:9", "dns:///collector:9", False),
     ],
@@ -95,6 +96,8 @@ def test_tls_is_decided_by_scheme_then_insecure_then_certificates(endpoint, inse
         ("unix:run/otlp.sock", "HOST:PORT"),
         ("unix://run/otlp.sock", "absolute path"),
         ("unix:/", "absolute path"),
+        (f"unix:/{'x' * 107}", "107 bytes"),
+        (f"unix:/{'é' * 54}", "107 bytes"),
         ("dns:///", "HOST:PORT"),
         ("dns:/host", "unknown scheme"),
         ("dns://10.0.0.53/collector:9", "as the host resolves"),
@@ -127,6 +130,14 @@ def test_a_header_grpc_cannot_send_is_refused_by_its_key(headers):
     with pytest.raises(ValueError, match=r"otlp\.headers") as error:
         Sender(Otlp(endpoint="localhost", headers=headers), Telemetry())
     assert "ret" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["Connection", "content-length", "content-type", "host", "keep-alive", "te", "upgrade"])
+def test_a_header_that_is_https_own_is_refused_by_its_key(name):
+    """HTTP/2 would fail each call, with the value in its error, or the collector would."""
+    with pytest.raises(ValueError, match=r"otlp\.headers") as error:
+        Sender(Otlp(endpoint="localhost", headers={name: "hunter2"}), Telemetry())
+    assert "hunter2" not in str(error.value)
 
 
 def test_headers_and_user_agent_reach_the_collector():

@@ -401,6 +401,37 @@ def test_returns_tells_of_lost_connections_only() -> None:
         assert not made.returns(0.2), "it is still away"
 
 
+def test_a_server_that_says_controls_of_terminals_is_told_without() -> None:
+    found = outcome(lambda link, stream, _: link.answer(stream, status="7", grpc_message="a%1B[31m%00b%0Ac"))
+    assert found.detail == "a\ufffd[31m\ufffdb c"
+
+
+def test_a_long_timeout_is_said_in_eight_digits() -> None:
+    with speaking() as peer, client(peer.port) as made:
+        assert made.export(PAYLOAD, 1e6).code == ""
+        assert peer.links[0].headers["grpc-timeout"] == "99999999m"
+
+
+def test_a_peer_that_never_falls_silent_does_not_hold_the_next_call() -> None:
+    """Pings, without a pause, once there was an answer."""
+
+    def act(link: Link, stream: int, _: bytes) -> None:
+        link.answer(stream)
+        link.flush()
+        link.h2.ping(b"12345678")
+        pings = link.h2.data_to_send() * 10_000
+        with contextlib.suppress(OSError):
+            while True:
+                link.socket.sendall(pings)
+
+    with speaking(act) as peer, client(peer.port) as made:
+        assert made.export(PAYLOAD, 5).code == ""
+        time.sleep(0.1)
+        began = time.monotonic()
+        made.export(PAYLOAD, 0.5)
+        assert time.monotonic() - began < 1
+
+
 def test_gzip_is_said_and_done() -> None:
     with speaking() as peer, client(peer.port, compression="gzip") as made:
         assert made.export(PAYLOAD * 1000, 5).code == ""

@@ -320,3 +320,4 @@ def test_headers_are_never_logged(caplog):
         assert collector.metadata[0]["authorization"] == "Bearer hunter2"
     assert caplog.records
     assert "hunter2" not in caplog.text
+    assert not [record for record in caplog.records if record.name.startswith(("hpack", "h2"))], "whole blocks of headers"
