@@ -11,7 +11,7 @@ from otel_hostmetrics import settings
 
 EXPORT = "/opentelemetry.proto.collector.metrics.v1.MetricsService/Export"
 _PORT = 4317
-_HOST_PORT = re.compile(r"(?P<host>[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_.])?|\[(?P<literal>[^\]]*)\])(?::(?P<port>[0-9]{1,5}))?")
+_HOST_PORT = re.compile(r"(?P<host>[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_.])?|\[(?P<literal>[!-\\^-~]*)\])(?::(?P<port>[0-9]{1,5}))?")
 _HEADER = re.compile(r"[0-9a-z_.-]+")  # gRPC over HTTP/2, "Custom-Metadata"
 _OF_HTTP = frozenset(
     {"connection", "content-length", "content-type", "host", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"}

@@ -27,7 +27,7 @@ class Dialer:
         self._waker = waker
         self.target = channel.target(settings)
         self._path, self._host, self._port = _place(self.target.name)
-        self.authority = "localhost" if self._path else self.target.name.removeprefix("dns:///")  # servers in Go refuse a path
+        self.authority = _authority(self._host, self._port) if self._host else "localhost"  # servers in Go refuse a path
         self._proxy = None if self._path else proxy_of(self._host, os.environ)
         self._check_tls()
 
@@ -65,7 +65,10 @@ class Dialer:
                 return _connected(family, address, self._waker, share)
             except OSError as error:
                 problem = error
-        raise problem
+        try:
+            raise problem
+        finally:
+            del problem  # it and this frame would hold each other, and all that we are made of
 
     def _addresses(self) -> list[_Address]:
         """In the resolver's order; with dns: in any, so that the agents of a fleet spread over them."""
@@ -85,6 +88,11 @@ def _place(name: str) -> tuple[str, str, int]:
         return name.removeprefix("unix:"), "", 0
     host, _, port = name.removeprefix("dns:///").rpartition(":")
     return "", host.strip("[]"), int(port)
+
+
+def _authority(host: str, port: int) -> str:
+    """Without an address's zone, which is of this host only (RFC 6874, 4)."""
+    return f"[{host.partition('%')[0]}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _connected(family: socket.AddressFamily, address: str | tuple[object, ...], waker: Waker, deadline: float) -> socket.socket:

@@ -47,7 +47,8 @@ class TlsStream(Stream):
 
     def __init__(self, sock: socket.socket, waker: Waker, made: ssl.SSLContext, host: str, deadline: float) -> None:
         """Shake hands. Raises OSError with what is wrong with the peer, TimeoutError, Cancelled."""
-        wrapped = made.wrap_socket(sock, server_hostname=host, do_handshake_on_connect=False)
+        name = host.partition("%")[0].rstrip(".")  # as it is in certificates: without zone and root
+        wrapped = made.wrap_socket(sock, server_hostname=name, do_handshake_on_connect=False)
         super().__init__(wrapped, waker)
         try:
             self._shake_hands(wrapped, deadline)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 
 import grpc
 import pytest
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 
 from otel_hostmetrics import __version__
 from otel_hostmetrics.errors import Reason, Unavailable
-from otel_hostmetrics.export.otlp import channel
+from otel_hostmetrics.export.otlp import channel, tls
 from otel_hostmetrics.export.otlp.sender import Sender
+from otel_hostmetrics.export.otlp.stream import Waker
 from otel_hostmetrics.settings import Otlp, Seconds
 from otel_hostmetrics.telemetry import Telemetry
 from tests.export.otlp.build import batch, encoder, metric, series
@@ -88,6 +90,7 @@ def test_tls_is_decided_by_scheme_then_insecure_then_certificates(endpoint, inse
         ("::1", "brackets"),
         ("[::1", "brackets"),
         ("[nonsense]:1", "brackets"),
+        ("[fe80::1%a\nb]:1", "brackets"),
         ("ho st", "HOST:PORT"),
         ("a\nb", "HOST:PORT"),
         ("http://", "HOST:PORT"),
@@ -190,6 +193,14 @@ def test_tls_with_a_private_ca(authority, scheme):
     with running("localhost:0", _server(authority)) as collector:
         assert _deliver(endpoint=f"{scheme}localhost:{collector.port}", ca_file=str(authority.ca)) is None
         assert collector.names() == ["m"]
+
+
+def test_a_name_that_is_whole_is_that_of_the_certificate(authority):
+    """With a dot at its end no search domain is tried; certificates are without."""
+    with running("localhost:0", _server(authority)) as collector, socket.create_connection(("localhost", collector.port)) as sock:
+        sock.setblocking(False)
+        made = tls.context(Otlp(ca_file=str(authority.ca)))
+        tls.TlsStream(sock, Waker(), made, "localhost.", time.monotonic() + 5).close()
 
 
 def test_a_large_request_with_tls(authority):

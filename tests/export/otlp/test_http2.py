@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import gc
 import gzip
 import os
 import socket
@@ -19,6 +20,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from otel_hostmetrics.export.otlp.client import Client, Outcome
+from otel_hostmetrics.export.otlp.dial import Dialer
 from otel_hostmetrics.export.otlp.http2 import Connection
 from otel_hostmetrics.export.otlp.response import PartialSuccess
 from otel_hostmetrics.export.otlp.stream import Stream, Waker
@@ -336,6 +338,28 @@ def test_nobody_there_is_told() -> None:
         pass
     with client(port) as made:
         assert str(made.export(PAYLOAD, 5)) == "unavailable: Connection refused"
+
+
+def test_failed_attempts_leave_no_descriptor_behind() -> None:
+    """Nor until the garbage collector comes."""
+    with black_hole() as port:
+        pass
+    gc.collect()
+    gc.disable()
+    try:
+        before = len(os.listdir("/proc/self/fd"))
+        for _ in range(50):
+            with client(port) as made:
+                assert made.export(PAYLOAD, 5).code == "unavailable"
+        del made
+        assert len(os.listdir("/proc/self/fd")) <= before
+    finally:
+        gc.enable()
+
+
+def test_the_zone_of_an_address_is_this_hosts_only() -> None:
+    """RFC 6874, 4: of no meaning to the server."""
+    assert Dialer(Otlp(endpoint="[fe80::1%eth0]:1"), Waker()).authority == "[fe80::1]:1"
 
 
 def test_a_name_without_address() -> None:
