@@ -29,6 +29,7 @@ class Link:
         self.flush()
         self.events: list[h2.events.Event] = []
         self.headers: dict[str, str] = {}
+        self.changes: list[dict[int, int]] = []  # settings it goes over to, one after the other, while a request comes in
 
     def flush(self) -> None:
         self.socket.sendall(self.h2.data_to_send())
@@ -43,6 +44,8 @@ class Link:
                     bodies[event.stream_id] = bytearray()
                 elif isinstance(event, h2.events.DataReceived):
                     bodies[event.stream_id] += event.data
+                    if self.changes:
+                        self.h2.update_settings(self.changes.pop(0))
                     self.h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
                 elif isinstance(event, h2.events.StreamEnded):
                     act(self, event.stream_id, bytes(bodies.pop(event.stream_id)))

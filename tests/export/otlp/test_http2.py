@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 
 import h2.errors
 import h2.settings
+import hpack
 import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
@@ -486,3 +487,61 @@ def test_an_answer_that_is_compressed_as_the_request_was(encoding: str, content:
 
     with speaking(act) as peer, client(peer.port, compression="gzip") as made:
         assert made.export(PAYLOAD, 5) == found
+
+
+def _frame(kind: int, flags: int, stream: int, body: bytes) -> bytes:
+    return len(body).to_bytes(3, "big") + bytes((kind, flags)) + stream.to_bytes(4, "big") + body
+
+
+def test_an_answer_in_every_form_that_frames_may_have() -> None:
+    """103 first; headers and trailers padded, with a priority, in several frames, Huffman-coded; data padded; frames of no known type."""
+
+    def act(link: Link, stream: int, _: bytes) -> None:
+        encoder = hpack.Encoder()
+        hints, head, tail = (
+            encoder.encode(each, huffman=True) for each in ([(":status", "103")], OK, [("grpc-status", "16"), ("grpc-message", "no")])
+        )
+        link.socket.sendall(
+            _frame(1, 0x4, stream, hints)
+            + _frame(0xFA, 0xFF, stream, b"unknown")
+            + _frame(1, 0x28, stream, b"\x03\0\0\0\0\x0f" + head[:1] + b"\0\0\0")
+            + b"".join(_frame(9, 0x4 * (at == len(head) - 1), stream, head[at : at + 1]) for at in range(1, len(head)))
+            + _frame(0, 0x8, stream, b"\xff" + EMPTY[:2] + bytes(255))
+            + _frame(0, 0, stream, b"")
+            + _frame(0, 0, stream, EMPTY[2:])
+            + _frame(1, 0xD, stream, b"\x05" + tail + bytes(5))
+        )
+
+    found = outcome(act)
+    assert (found.code, found.detail) == ("unauthenticated", "no")
+
+
+def test_a_peer_that_changes_its_mind_in_the_middle_of_a_message() -> None:
+    """A smaller window than was used already is a negative one (RFC 9113, 6.9.2); larger frames are allowed, but not needed."""
+    codes = h2.settings.SettingCodes
+    payload = os.urandom(400_000)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener, client(listener.getsockname()[1]) as made:
+        bodies: list[bytes] = []
+
+        def serve() -> None:
+            sock, _ = listener.accept()
+            with sock, contextlib.suppress(OSError):
+                link = Link(sock, {codes.INITIAL_WINDOW_SIZE: 100_000})
+                link.changes = [{codes.INITIAL_WINDOW_SIZE: 1_000}, {codes.INITIAL_WINDOW_SIZE: 30_000, codes.MAX_FRAME_SIZE: 1 << 20}]
+                link.serve(lambda link, stream, body: (bodies.append(body), link.answer(stream))[1])
+
+        threading.Thread(target=serve, daemon=True).start()
+        assert made.export(payload, 5) == Outcome()
+    assert bodies[0][5:] == payload
+
+
+@pytest.mark.parametrize("frame", [_frame(8, 0, 1, b"\x7f\xff\xff\xff"), _frame(8, 0, 0, b"\x7f\xff\xff\xff"), _frame(8, 0, 0, bytes(4))])
+def test_a_window_beyond_all_bounds_ends_the_call(frame: bytes) -> None:
+    found = outcome(lambda link, _stream, _: link.socket.sendall(frame * 2))
+    assert found.code in ("unavailable", "internal")
+
+
+def test_a_peer_that_takes_no_calls_at_all_may_be_tried_again() -> None:
+    with speaking(settings={h2.settings.SettingCodes.MAX_CONCURRENT_STREAMS: 0}) as peer, client(peer.port) as made:
+        assert made.export(PAYLOAD, 5).retryable
