@@ -13,8 +13,12 @@ import h2.events
 import h2.exceptions
 import h2.settings
 
+from otel_hostmetrics.export.otlp.client import Client, Outcome
+from otel_hostmetrics.settings import Otlp
+
 OK = ((":status", "200"), ("content-type", "application/grpc"))
 EMPTY = b"\0\0\0\0\0"  # an answer without any field
+PAYLOAD = b"payload"
 Act = Callable[["Link", int, bytes], None]  # on a whole request: the connection, its stream, what came
 
 
@@ -100,3 +104,18 @@ def speaking(act: Act = lambda link, stream, _: link.answer(stream), settings: d
         yield made
     finally:
         made.close()
+
+
+@contextlib.contextmanager
+def client(port: int, **settings: object) -> Iterator[Client]:
+    made = Client(Otlp(endpoint=f"127.0.0.1:{port}", **settings))  # type: ignore[arg-type]
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+def outcome(act: Act) -> Outcome:
+    """Of one call to a peer that does this."""
+    with speaking(act) as peer, client(peer.port) as made:
+        return made.export(PAYLOAD, 5)
