@@ -28,6 +28,7 @@ _HINTS = (
     ("self-signed certificate", _CA),
     ("self signed certificate", _CA),
     ("mismatch, certificate is not valid", "the collector's certificate is for another name than that of otlp.endpoint"),
+    ("CERTIFICATE_REQUIRED", "otlp.cert_file, otlp.key_file: the collector wants a client's certificate"),
     ("WRONG_VERSION_NUMBER", "no TLS is spoken there: http:// is without"),
     ("is not HTTP/2", "no gRPC is spoken there: collectors take it on port 4317, HTTP on 4318"),
 )  # by words of OpenSSL and http2.py, which tell what happened but not what to do

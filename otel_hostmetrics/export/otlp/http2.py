@@ -91,8 +91,7 @@ class Connection:
         self._h2.initiate_connection()
         try:
             while not self._greeted:
-                self._flush(deadline)
-                self._take(stream.receive(deadline))
+                self._greet(deadline)
         except BaseException:
             stream.close()
             raise
@@ -132,15 +131,27 @@ class Connection:
         """Send what may be sent, and take what comes."""
         try:
             self._give(message, deadline)
-        except ConnectionError:  # it does not want more of this: maybe it has said why
-            self._leaving = True
-            with contextlib.suppress(OSError):
-                while not self._answer.ended and (data := self._stream.pending()):
-                    self._take(data)
+        except ConnectionError:
+            self._hear_out()
             if not self._answer.ended:
                 raise
         else:
             self._take(self._stream.receive(deadline))
+
+    def _greet(self, deadline: float) -> None:
+        try:
+            self._flush(deadline)
+        except ConnectionError:
+            self._hear_out()
+            raise
+        self._take(self._stream.receive(deadline))
+
+    def _hear_out(self) -> None:
+        """A peer that does not want more of this: maybe it has said why. Raises it, if not in an answer."""
+        self._leaving = True
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            while not self._answer.ended and (data := self._stream.pending()):
+                self._take(data)
 
     def close(self) -> None:
         """May be called again."""

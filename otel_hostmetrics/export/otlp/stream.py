@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
-_CHUNK = 65_536
+CHUNK = 65_536
 _MOST_PARTS = 1024  # IOV_MAX
 
 Buffer = bytes | memoryview
@@ -87,14 +87,14 @@ class Stream:
         """Some of it, as far as that needs no waiting."""
         return self._socket.sendmsg(parts[:_MOST_PARTS])
 
-    def receive(self, deadline: float, most: int = _CHUNK) -> bytes:
+    def receive(self, deadline: float, most: int = CHUNK) -> bytes:
         """Some bytes; none at the end."""
         _check(deadline)
         while (data := self.pending(most)) is None:
             self._wait(select.POLLIN, deadline)
         return data
 
-    def pending(self, most: int = _CHUNK) -> bytes | None:
+    def pending(self, most: int = CHUNK) -> bytes | None:
         """Bytes that are there already; none at the end, None if there are none yet."""
         try:
             return self._socket.recv(most)

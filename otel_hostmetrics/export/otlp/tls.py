@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import socket
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from otel_hostmetrics.errors import unavailable
-from otel_hostmetrics.export.otlp.stream import Stream, Waker
+from otel_hostmetrics.export.otlp.stream import CHUNK, Stream, Waker
 from otel_hostmetrics.settings import Otlp
 
 _ALPN = "h2"
@@ -59,14 +60,21 @@ class TlsStream(Stream):
     def _write(self, parts: Sequence[memoryview]) -> int:
         """Small parts in one record."""
         if len(parts[0]) >= _RECORD:
-            return self._socket.send(parts[0])
+            with _told():
+                return self._socket.send(parts[0])
         begin, size = [], 0
         for part in parts:
             begin.append(part[: _RECORD - size])
             size += len(begin[-1])
             if size == _RECORD:
                 break
-        return self._socket.send(b"".join(begin))
+        with _told():
+            return self._socket.send(b"".join(begin))
+
+    def pending(self, most: int = CHUNK) -> bytes | None:
+        """The same; raises ConnectionError with what the peer says is wrong."""
+        with _told():
+            return super().pending(most)
 
     def _shake_hands(self, wrapped: ssl.SSLSocket, deadline: float) -> None:
         while True:
@@ -79,6 +87,17 @@ class TlsStream(Stream):
                 raise ConnectionError(f"TLS: {_said(error)}") from None
         if wrapped.selected_alpn_protocol() != _ALPN:
             raise ConnectionError("TLS: the server does not speak HTTP/2")
+
+
+@contextlib.contextmanager
+def _told() -> Iterator[None]:
+    """What is wrong, and not where in OpenSSL's source."""
+    try:
+        yield
+    except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+        raise
+    except ssl.SSLError as error:
+        raise ConnectionError(f"TLS: {_said(error)}") from None
 
 
 def _said(error: Exception) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
+import ssl
 import threading
 import time
 
@@ -256,6 +258,25 @@ def test_mtls_needs_the_clients_certificate(authority):
         assert "unavailable" in _deliver(**where)
         assert _deliver(**where, cert_file=certificate, key_file=key) is None
         assert collector.names() == ["m"]
+
+
+def test_a_server_that_misses_the_clients_certificate_is_heard_out(authority):
+    """With TLS 1.3 it says so after the handshake, when we are sending already."""
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    made.load_cert_chain(*authority.issue("localhost"))
+    made.load_verify_locations(authority.ca)
+    made.verify_mode = ssl.CERT_REQUIRED
+    made.set_alpn_protocols(["h2"])
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve():
+            sock, _ = listener.accept()
+            with sock, contextlib.suppress(OSError):
+                made.wrap_socket(sock, server_side=True)
+
+        threading.Thread(target=serve, daemon=True).start()
+        said = _deliver(endpoint=f"https://localhost:{listener.getsockname()[1]}", ca_file=str(authority.ca))
+    assert said.endswith("CERTIFICATE_REQUIRED (otlp.cert_file, otlp.key_file: the collector wants a client's certificate)")
 
 
 def test_a_renewed_certificate_is_read_when_the_connection_fails(authority, tmp_path):
