@@ -12,6 +12,7 @@ from typing import Final
 
 from otel_hostmetrics.errors import unavailable
 from otel_hostmetrics.kernel.cgroup_path import NOTHING, CgroupPath, parse
+from otel_hostmetrics.kernel.hostfs import content
 
 UNIFIED: Final = ""  # the hierarchy of cgroup v2, among those of v1 that are named after a controller
 _OUTSIDE: Final = re.compile(r"^(?:/\.\.)+(?=/)")  # above the cgroup namespace of who reads
@@ -24,17 +25,7 @@ def read(proc: str, pid: int) -> bytes:
 
     Raises Unavailable: ABSENT or GONE when the process has exited.
     """
-    path = f"{proc}/{pid}/cgroup"
-    try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError as error:
-        raise unavailable(error, path, needs=path) from None
-    try:
-        return os.read(fd, _MOST)
-    except OSError as error:
-        raise unavailable(error, path, needs=path) from None
-    finally:
-        os.close(fd)
+    return content(f"{proc}/{pid}/cgroup", _MOST)
 
 
 class Kept:

@@ -119,6 +119,8 @@ def test_a_dump_that_was_given_up_does_not_stand_in_the_way_of_the_next() -> Non
         try:
             diag.ask(SOCK_DIAG_BY_FAMILY, DUMP, nothing, "no sockets")
         except Unavailable as refused:
+            if refused.reason not in (Reason.ABSENT, Reason.UNSUPPORTED):
+                raise
             pytest.skip(f"the kernel lists no sockets of AF_UNIX: {refused}")
         descriptors = len(os.listdir("/proc/self/fd"))
         for _ in range(3):

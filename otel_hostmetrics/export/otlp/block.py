@@ -95,7 +95,7 @@ class _Part(_Struct):
         return self._buffer
 
 
-def picker(positions: Sequence[int]) -> Callable[[Sequence[Any]], Iterable[Any]]:
+def picker(positions: Sequence[int]) -> Callable[[Sequence[Any]], Sequence[Any]]:
     """A function that gives what a sequence has at these one or more positions.
 
     Workloads that have the same metrics are the same distance apart in all of them, and slices that take as many at once cost
@@ -107,7 +107,7 @@ def picker(positions: Sequence[int]) -> Callable[[Sequence[Any]], Iterable[Any]]
     if _LONG * len(slices) > len(positions):
         return itemgetter(*positions)
     pick = itemgetter(*slices)
-    return lambda values: chain.from_iterable(pick(values))
+    return lambda values: [*chain.from_iterable(pick(values))]
 
 
 def _slices(positions: Sequence[int]) -> list[slice]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 import zlib
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import h2
@@ -55,10 +57,10 @@ class Outcome(NamedTuple):
 class Client:
     """Sends encoded requests, one at a time. Threads may share it; close() ends what is under way."""
 
-    def __init__(self, settings: settings.Otlp) -> None:
+    def __init__(self, settings: settings.Otlp, environ: Mapping[str, str] = os.environ) -> None:
         """Raises ValueError or Unavailable, in one line, if the settings cannot work. Does not connect yet."""
         self._waker = Waker()
-        self._dialer = Dialer(settings, self._waker)
+        self._dialer = Dialer(settings, self._waker, environ)
         self._gzip = settings.compression == "gzip"
         self._headers = self._fixed_headers(channel.metadata(settings.headers))
         self._lock = threading.Lock()  # of all below

@@ -9,6 +9,7 @@ import random
 import select
 import socket
 import time
+from collections.abc import Mapping
 
 from otel_hostmetrics.export.otlp import channel
 from otel_hostmetrics.export.otlp.proxy import proxy_of
@@ -21,14 +22,14 @@ _Address = tuple[socket.AddressFamily, str | tuple[object, ...]]
 class Dialer:
     """Connects to the collector of *settings*, as often as asked."""
 
-    def __init__(self, settings: Otlp, waker: Waker) -> None:
-        """Raises ValueError or Unavailable, in one line, if the settings cannot work."""
+    def __init__(self, settings: Otlp, waker: Waker, environ: Mapping[str, str]) -> None:
+        """*environ* may name a proxy. Raises ValueError or Unavailable, in one line, if the settings cannot work."""
         self._settings = settings
         self._waker = waker
         self.target = channel.target(settings)
         self._path, self._host, self._port = _place(self.target.name)
         self.authority = _authority(self._host, self._port) if self._host else "localhost"  # servers in Go refuse a path
-        self._proxy = None if self._path else proxy_of(self._host, os.environ)
+        self._proxy = None if self._path else proxy_of(self._host, environ)
         self._check_tls()
 
     def _check_tls(self) -> None:

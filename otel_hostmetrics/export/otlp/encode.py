@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import compress
-from operator import is_, itemgetter
+from operator import is_
 from typing import Any, NamedTuple
 
 from otel_hostmetrics import settings
 from otel_hostmetrics.catalogue.model import Attributes, Kind, Metric, Scope, Series
 from otel_hostmetrics.export.otlp import wire
-from otel_hostmetrics.export.otlp.block import Block, Filled, Stripe, Whose
+from otel_hostmetrics.export.otlp.block import Block, Filled, Stripe, Whose, picker
 from otel_hostmetrics.export.otlp.delta import Deltas, Increments
 from otel_hostmetrics.export.otlp.points import Numbers, Points, histograms, moving_head, number_head
 from otel_hostmetrics.export.otlp.request import CUMULATIVE, DELTA, Frame, Packer, Piece, Request, by_scope, scope_head
@@ -137,7 +137,7 @@ class _Template:
         return [self._part(resource, indices) for resource, indices in self.whose]
 
     def _part(self, resource: Attributes | None, indices: list[int]) -> _Part:
-        pick = _all if len(self.whose) == 1 else _picker(indices)
+        pick = _all if len(self.whose) == 1 else picker(indices)
         return _Part(resource, pick, self._make(pick(self.heads)))
 
 
@@ -194,11 +194,6 @@ class _Numbers:
 
 def _all(values: Sequence[Any]) -> Sequence[Any]:
     return values
-
-
-def _picker(indices: list[int]) -> Callable[[Sequence[Any]], Any]:
-    """Those values, as a sequence: itemgetter gives a bare value for a single index, but a sequence for a slice."""
-    return itemgetter(*indices) if len(indices) > 1 else itemgetter(slice(indices[0], indices[0] + 1))
 
 
 _Row = tuple[Series, Distribution, int]

@@ -281,7 +281,7 @@ def test_failed_attempts_leave_no_descriptor_behind() -> None:
 
 def test_the_zone_of_an_address_is_this_hosts_only() -> None:
     """RFC 6874, 4: of no meaning to the server."""
-    assert Dialer(Otlp(endpoint="[fe80::1%eth0]:1"), Waker()).authority == "[fe80::1]:1"
+    assert Dialer(Otlp(endpoint="[fe80::1%eth0]:1"), Waker(), {}).authority == "[fe80::1]:1"
 
 
 def test_a_name_without_address() -> None:

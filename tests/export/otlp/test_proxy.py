@@ -84,19 +84,16 @@ def _relay(source: socket.socket, sink: socket.socket) -> None:
             sink.sendall(data)
 
 
-def _export(port: int, user: str, monkeypatch: pytest.MonkeyPatch, endpoint: str) -> str:
-    for name in ("grpc_proxy", "no_proxy", "no_grpc_proxy", "http_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("https_proxy", f"http://{user}127.0.0.1:{port}")
-    made = Client(Otlp(endpoint=endpoint))
+def _export(port: int, user: str, endpoint: str) -> str:
+    made = Client(Otlp(endpoint=endpoint), {"https_proxy": f"http://{user}127.0.0.1:{port}"})
     found = str(made.export(b"payload", 5))
     made.close()
     return found
 
 
-def test_through_a_proxy(monkeypatch):
+def test_through_a_proxy():
     with speaking() as peer, proxy(b"200 Connection established", peer.port) as (port, heads):
-        assert _export(port, "me:p%40ss@", monkeypatch, "collector.example.net:4317") == ""
+        assert _export(port, "me:p%40ss@", "collector.example.net:4317") == ""
         assert peer.bodies[0][5:] == b"payload"
     assert heads[0].split(b"\r\n") == [
         b"CONNECT collector.example.net:4317 HTTP/1.1", b"Host: collector.example.net:4317",
@@ -104,19 +101,19 @@ def test_through_a_proxy(monkeypatch):
     ]  # fmt: skip
 
 
-def test_what_the_collector_says_first_may_come_with_the_proxys_answer(monkeypatch):
+def test_what_the_collector_says_first_may_come_with_the_proxys_answer():
     """Servers of gRPC send their settings at once."""
     with speaking() as peer, proxy(b"200 OK", peer.port, eager=True) as (port, _):
-        assert _export(port, "", monkeypatch, "h:1") == ""
+        assert _export(port, "", "h:1") == ""
         assert peer.bodies[0][5:] == b"payload"
 
 
-def test_a_proxy_that_never_comes_to_an_end_is_told(monkeypatch):
+def test_a_proxy_that_never_comes_to_an_end_is_told():
     with speaking() as peer, proxy(b"200 OK\r\nX: " + b"x" * 20_000, peer.port) as (port, _):
-        assert _export(port, "", monkeypatch, "h:1") == f"unavailable: proxy 127.0.0.1:{port}: an answer without end"
+        assert _export(port, "", "h:1") == f"unavailable: proxy 127.0.0.1:{port}: an answer without end"
 
 
-def test_a_proxy_that_refuses_is_told(monkeypatch):
+def test_a_proxy_that_refuses_is_told():
     with speaking() as peer, proxy(b"407 Proxy Authentication Required", peer.port) as (port, _):
-        said = _export(port, "", monkeypatch, "h:1")
+        said = _export(port, "", "h:1")
     assert said == f"unavailable: proxy 127.0.0.1:{port}: 'HTTP/1.1 407 Proxy Authentication Required'"
