@@ -25,7 +25,7 @@ class Telemetry:
         self._began_ns = time.time_ns()
         self._cells: dict[Metric, dict[_Key, tuple[Series, list[Number]]]] = {}
         self._columns: dict[Metric, tuple[Series, ...]] = {}
-        self._measured: deque[Measurement] = deque(maxlen=_MOST_MEASURED)
+        self._measured: deque[tuple[Series, float]] = deque(maxlen=_MOST_MEASURED)
         self._measured_series: dict[tuple[Metric, _Key], Series] = {}
 
     def add(self, metric: Metric, amount: Number = 1, attributes: Attributes | None = None) -> None:
@@ -67,9 +67,10 @@ class Telemetry:
             if series is None:
                 series = self._measured_series[key] = metric.series(attributes, self._began_ns)
 
+        append = self._measured.append  # atomic: no lock, and what is appended becomes a Measurement when it is read
+
         def record(value: float) -> None:
-            with self._lock:
-                self._measured.append(Measurement(series, value))
+            append((series, value))
 
         return record
 
@@ -79,8 +80,7 @@ class Telemetry:
             columns = {
                 metric: Column(self._bound(metric), [value[0] for _, value in cells.values()]) for metric, cells in self._cells.items()
             }
-            measured = list(self._measured)
-            self._measured.clear()
+            measured = [Measurement(*self._measured.popleft()) for _ in range(len(self._measured))]
         return columns, measured
 
     def _bound(self, metric: Metric) -> tuple[Series, ...]:

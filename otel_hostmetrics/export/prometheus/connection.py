@@ -65,12 +65,13 @@ class Connection:
         self._fresh = True  # h11 is at the beginning of a request and holds no bytes
         self._piece = b""  # the last request, if it came alone and in one piece
         self._request = Request("", "")
-        self._out = memoryview(b"")
+        self._out: bytes | memoryview = b""  # what is still to be sent
         self._hungry = True  # h11 needs more bytes to go on
         self._idle = False  # between two requests
         self._leaving = False  # all is sent, the client is to close
         self._began_ns = 0
         self._served = ("", "", 0)  # method, route, status
+        self._record: Callable[[float], None] = _nobody  # how long it took to serve such
 
     @property
     def writing(self) -> bool:
@@ -91,7 +92,7 @@ class Connection:
         """Do what can be done without waiting. Raises Closed at the end."""
         try:
             if self._out:
-                self._send()
+                self._send(self._out)
             elif self._hungry:
                 self._receive()
             if not self._out and not self._leaving and not self._fresh:
@@ -107,14 +108,14 @@ class Connection:
             raise Closed
         if self._leaving:
             return  # unread bytes would turn our close into a reset that takes the response with it
-        if self._idle:
-            self._idle = False
-            self.deadline = time.monotonic() + self._timeout
         if self._fresh and (request := self._known.get(data)) is not None:
             self._began_ns = time.monotonic_ns()
             response = self._answer(request)
             self._write(request, response, _head(response) + (response.body if request.method != "HEAD" else b""))
             return
+        if self._idle:
+            self._idle = False
+            self.deadline = time.monotonic() + self._timeout
         self._piece = data if self._fresh else b""
         self._fresh = False
         self._http.receive_data(data)
@@ -145,11 +146,14 @@ class Connection:
         self._write(request, response, self._bytes(response, with_body=request.method != "HEAD", last=not whole))
 
     def _write(self, request: Request, response: Response, out: bytes) -> None:
-        self._out = memoryview(out)
         method = request.method if request.method in _METHODS else "_OTHER"
-        self._served = (method, response.route, response.status)
-        self.deadline = time.monotonic() + self._timeout
-        self._send()
+        served = (method, response.route, response.status)
+        if served != self._served:
+            self._served, self._record = served, self._measure(*served)
+        self._send(out)
+        if self._out:
+            self._idle = False
+            self.deadline = time.monotonic() + self._timeout
 
     def _bytes(self, response: Response, with_body: bool, last: bool) -> bytes:
         headers = [*_headers(response), *([("Connection", "close")] if last else [])]
@@ -159,10 +163,16 @@ class Connection:
         parts.append(self._http.send(h11.EndOfMessage()))
         return b"".join(part for part in parts if part)
 
-    def _send(self) -> None:
-        self._out = self._out[self.socket.send(self._out) :]
-        if not self._out:
+    def _send(self, out: bytes | memoryview) -> None:
+        try:
+            sent = self.socket.send(out)
+        except BlockingIOError:
+            sent = 0
+        if sent == len(out):  # mostly at once
+            self._out = b""
             self._finish()
+        else:
+            self._out = memoryview(out)[sent:]
 
     def _remember(self) -> None:
         """The connection goes on, so these bytes are a complete request that asks for no more than it says."""
@@ -171,7 +181,7 @@ class Connection:
 
     def _finish(self) -> None:
         """The response is out: measure it, then wait for the next request or for the end."""
-        self._measure(*self._served)((time.monotonic_ns() - self._began_ns) / 1e9)
+        self._record((time.monotonic_ns() - self._began_ns) / 1e9)
         if self._fresh:  # h11 had no part in it
             self._idle = True
             self.deadline = time.monotonic() + self._idle_timeout
@@ -186,12 +196,16 @@ class Connection:
             self.deadline = time.monotonic() + min(_LINGER, self._timeout)
 
 
+def _nobody(_: float) -> None:
+    pass
+
+
 def _headers(response: Response) -> list[tuple[str, str]]:
     return [
         ("Content-Type", response.content_type),
         *_FIXED,
         *response.headers,
-        ("Date", _date()),
+        ("Date", _date().decode()),
         ("Content-Length", str(len(response.body))),
     ]
 
@@ -199,7 +213,7 @@ def _headers(response: Response) -> list[tuple[str, str]]:
 def _head(response: Response) -> bytes:
     """What h11 would write of _headers() for a response that is not the connection's last."""
     start = _start(response.status, response.content_type, response.headers)
-    return b"%bDate: %b\r\nContent-Length: %d\r\n\r\n" % (start, _date().encode(), len(response.body))
+    return b"%bDate: %b\r\nContent-Length: %d\r\n\r\n" % (start, _date(), len(response.body))
 
 
 @functools.lru_cache(64)
@@ -209,17 +223,16 @@ def _start(status: int, content_type: str, headers: tuple[tuple[str, str], ...])
     return b"HTTP/1.1 %d %b\r\n%b" % (status, _REASONS.get(status, b""), fields.encode("latin-1"))
 
 
-def _date() -> str:
+def _date() -> bytes:
     """Now, as RFC 9110 (5.6.7) wants it."""
-    day, second = divmod(int(time.time()), 86400)
-    minute, second = divmod(second, 60)
-    return f"{_day(day)} {minute // 60:02}:{minute % 60:02}:{second:02} GMT"
+    now = int(time.time())
+    return b"%b %02d:%02d:%02d GMT" % (_day(now // 86400), now // 3600 % 24, now // 60 % 60, now % 60)
 
 
 @functools.lru_cache(1)
-def _day(number: int) -> str:
+def _day(number: int) -> bytes:
     """Of the Unix epoch. strftime(3) for each response takes 8 us with cold caches."""
-    return time.strftime("%a, %d %b %Y", time.gmtime(number * 86400))
+    return time.strftime("%a, %d %b %Y", time.gmtime(number * 86400)).encode()
 
 
 def _request(event: h11.Request) -> Request:

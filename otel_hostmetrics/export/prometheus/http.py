@@ -79,24 +79,18 @@ class Server:
             listening = listener.fileno()
             epoll.register(listening, select.EPOLLIN)
             epoll.register(self._wakeup, select.EPOLLIN)
+            patience: float | None = None
             while not self._stopping:
-                ready = epoll.poll(self._patience())
+                ready = epoll.poll(patience)
                 now = time.monotonic()  # before a scrape that takes long: what arrives meanwhile is read before it is overdue
                 for descriptor, _ in ready:
                     if descriptor in self._connections:
                         self._turn(epoll, self._connections[descriptor])
                     elif descriptor == listening:
                         self._accept(epoll, listener)
-                self._expire(epoll, listener, now)
+                patience = self._expire(epoll, listener, now)
             for connection in tuple(self._connections.values()):
                 self._drop(epoll, connection)
-
-    def _patience(self) -> float | None:
-        """Seconds until something has to be done unasked; None: nothing."""
-        times = [connection.deadline for connection in self._connections.values()]
-        if self._accept_from:
-            times.append(self._accept_from)
-        return max(0.0, min(times) - time.monotonic()) if times else None
 
     def _accept(self, epoll: select.epoll, listener: socket.socket) -> None:
         for _ in range(_ACCEPTS):
@@ -142,12 +136,18 @@ class Server:
                 epoll.modify(connection.socket, events)
                 connection.watched = events
 
-    def _expire(self, epoll: select.epoll, listener: socket.socket, now: float) -> None:
-        for connection in [one for one in self._connections.values() if one.deadline <= now]:
-            self._drop(epoll, connection, connection.overdue)
+    def _expire(self, epoll: select.epoll, listener: socket.socket, now: float) -> float | None:
+        """Do what is due. Returns the seconds until something has to be done unasked; None: nothing."""
         if self._accept_from and self._accept_from <= now:
             self._accept_from = 0.0
             epoll.register(listener, select.EPOLLIN)
+        times = [self._accept_from] if self._accept_from else []
+        for connection in list(self._connections.values()):
+            if connection.deadline <= now:
+                self._drop(epoll, connection, connection.overdue)
+            else:
+                times.append(connection.deadline)
+        return max(0.0, min(times) - time.monotonic()) if times else None
 
     def _pause(self, epoll: select.epoll, listener: socket.socket, error: OSError) -> None:
         """Without a descriptor the listener would be ready for ever and the loop spin."""
