@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
+
+import msgspec
 
 from otel_hostmetrics.catalogue.model import Metric, Number, Series
 from otel_hostmetrics.errors import Reason, Unavailable
@@ -43,15 +44,14 @@ class Measurement(NamedTuple):
     value: float
 
 
-@dataclass(slots=True)
-class Reading:
+class Reading(msgspec.Struct):
     """What one source saw in one cycle."""
 
-    columns: dict[Metric, Column] = field(default_factory=dict)
+    columns: dict[Metric, Column] = {}
     measurements: Sequence[Measurement] = ()  # what histograms are to record, each once
-    problems: list[Unavailable] = field(default_factory=list)  # what could not be read, and why
+    problems: list[Unavailable] = []  # what could not be read, and why
     off: Unavailable | None = None  # this host has nothing for the source, which has something to say all the same: "0 GPUs"
-    facts: Mapping[str, object] = field(default_factory=dict)  # slow-changing, JSON-able: firmware, topology, relations
+    facts: Mapping[str, object] = {}  # slow-changing, JSON-able: firmware, topology, relations
     time_ns: int = 0  # Unix time of the values; the collector fills it in
     dropped: int = 0  # series cut off by the source's limit
     again: float = 0.0  # s after which another reading tells what takes two of them: watts
@@ -98,8 +98,7 @@ class State(enum.Enum):
     LATE = "late"  # still inside a call when the cycle closed
 
 
-@dataclass(frozen=True, slots=True)
-class Status:
+class Status(msgspec.Struct, frozen=True):
     """What the agent says of a source in its own metrics, in ``doctor``, in JSON and on screen."""
 
     state: State
@@ -109,8 +108,7 @@ class Status:
     took_ns: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(msgspec.Struct, frozen=True):
     """The host at one moment. Immutable; every exporter of a cycle is given the same one."""
 
     number: int
