@@ -27,7 +27,7 @@ from otel_hostmetrics.model import Column, Family, Snapshot
 
 _log = logging.getLogger(__name__)
 
-_Found = dict[int, list[tuple[int, Column]]]  # by a stream's position: columns with the Unix time of their values
+_Cell = tuple[int, Column]  # with the Unix time of its values
 _Identity = tuple[Scope | None, str]  # Metric.identity
 _S = TypeVar("_S", bound=Stream)
 # The SDK specification's default for explicit bucket histograms.
@@ -120,6 +120,8 @@ class Provider(api.MeterProvider):
         self._positions = itertools.count(1)  # no two threads get the same
         self._asked: dict[_Identity, Stream] = {}  # those that must be asked in each cycle
         self._replayed: dict[Callable[[], Snapshot | None], dict[str, dict[Metric, Stream]]] = {}  # by snapshot, source, metric
+        self._owners: list[Stream] = []  # of the cells of the last collect()
+        self._places: list[tuple[int, ...]] = []  # of each family, in the order of creation: which cells are its
 
     def get_meter(self, name: str, version: str | None = None, schema_url: str | None = None, attributes: Any = None) -> Meter:
         return Meter(self, Scope(name, version or "", schema_url or "", tuple(sorted(checked(attributes or {}).items()))))
@@ -163,19 +165,23 @@ class Provider(api.MeterProvider):
 
         A loop over what the snapshot has, not over what could be: of some 300 instruments a host has points for 60.
         """
-        found: _Found = {}
+        owners: list[Stream] = []
+        cells: list[_Cell] = []
         for current, sources in self._replayed.items():
             if (snapshot := current()) is not None:
-                _replay(snapshot, sources, found)
+                _replay(snapshot, sources, owners, cells)
         for stream in list(self._asked.values()):
-            columns = [(time_ns, column) for time_ns, column in stream.columns() if column.series]
-            if columns:
-                found.setdefault(stream.position, []).extend(columns)
+            for time_ns, column in stream.columns():
+                if column.series:
+                    owners.append(stream)
+                    cells.append((time_ns, column))
+        if owners != self._owners:  # quick, as most are the same objects
+            self._owners, self._places = owners, _arranged(owners)
         # The first series' metric is the catalogue's row, if it is one of ours.
-        return tuple([Family(columns[0][1].series[0].metric, tuple(columns)) for _, columns in sorted(found.items())])
+        return tuple([Family(cells[places[0]][1].series[0].metric, tuple([cells[each] for each in places])) for places in self._places])
 
 
-def _replay(snapshot: Snapshot, sources: Mapping[str, Mapping[Metric, Stream]], found: _Found) -> None:
+def _replay(snapshot: Snapshot, sources: Mapping[str, Mapping[Metric, Stream]], owners: list[Stream], cells: list[_Cell]) -> None:
     for source, streams in sources.items():
         reading = snapshot.readings.get(source)
         if reading is None:
@@ -183,4 +189,13 @@ def _replay(snapshot: Snapshot, sources: Mapping[str, Mapping[Metric, Stream]], 
         time_ns = reading.time_ns
         for metric, column in reading.columns.items():
             if column.series and (stream := streams.get(metric)) is not None:
-                found.setdefault(stream.position, []).append((time_ns, column))
+                owners.append(stream)
+                cells.append((time_ns, column))
+
+
+def _arranged(owners: Sequence[Stream]) -> list[tuple[int, ...]]:
+    """Which cells belong to one stream, in the order in which streams were created."""
+    found: dict[Stream, list[int]] = {}
+    for place, stream in enumerate(owners):
+        found.setdefault(stream, []).append(place)
+    return [tuple(found[stream]) for stream in sorted(found, key=lambda one: one.position)]
