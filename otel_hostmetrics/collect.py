@@ -18,26 +18,50 @@ _log = logging.getLogger(__name__)
 _REOPEN = 60.0  # s: how often a source this host had nothing for is looked for again
 
 
-class _Limit:
-    """Cuts a source's reading down to *most* series, the same ones as long as the reading's series stay the same."""
+class _Keep:
+    """Cuts a source's readings down to the metrics that are wanted and have points, and these to *most* series.
 
-    def __init__(self, most: int) -> None:
+    What that means is worked out when the set of series changes. The same set is cut down to the same series.
+    """
+
+    def __init__(self, enabled: frozenset[Metric], most: int) -> None:
+        self._enabled = enabled
         self._most = most
+        self._series: list[tuple[Series, ...]] = []  # of the last reading, as its source had them
+        self._wanted: frozenset[Metric] = frozenset()
+        self._all = False  # are wanted
+        self._total = 0
         self._cut: dict[Metric, tuple[tuple[Series, ...], tuple[Series, ...]]] = {}
 
     def apply(self, reading: Reading) -> int:
-        """Returns how many series are left; the number cut off goes into the reading."""
-        total = sum([len(column.series) for column in reading.columns.values()])
-        if total <= self._most:
+        """Returns how many series are left; the number cut off goes into the reading, whose columns become another dict."""
+        columns = reading.columns
+        series = [column.series for column in columns.values()]
+        if series != self._series:  # quick, as most are the same objects
+            self._series = series
+            self._look(columns)
+        wanted = self._wanted
+        reading.columns = columns.copy() if self._all else {metric: column for metric, column in columns.items() if metric in wanted}
+        if self._total <= self._most:
+            return self._total
+        self._shorten(reading)
+        return self._most
+
+    def _look(self, columns: Mapping[Metric, Column]) -> None:
+        """A third party's source has left out itself what nobody wants."""
+        enabled = self._enabled
+        wanted = {metric: len(series) for metric, (series, _) in columns.items() if series and (metric in enabled or metric.scope)}
+        self._wanted, self._all, self._total = frozenset(wanted), len(wanted) == len(columns), sum(wanted.values())
+        if self._total <= self._most:
             self._cut.clear()
-            return total
+
+    def _shorten(self, reading: Reading) -> None:
         left = self._most
         for metric, column in reading.columns.items():
             if len(column.series) > left:
                 reading.columns[metric] = Column(self._shortened(metric, column.series, left), column.values[:left])
             left -= len(reading.columns[metric].series)
-        reading.dropped = total - self._most
-        return self._most
+        reading.dropped = self._total - self._most
 
     def _shortened(self, metric: Metric, series: tuple[Series, ...], most: int) -> tuple[Series, ...]:
         whole, cut = self._cut.get(metric, ((), ()))
@@ -72,7 +96,7 @@ class Collector:
         self._enabled = frozenset(enabled)
         self._deadline = deadline
         names = [source.name for source in (*sources, *([own] if own else []))]
-        self._limits = {name: _Limit(max_series) for name in names}
+        self._keeps = {name: _Keep(self._enabled, max_series) for name in names}
         self._report = Report(telemetry)
         self._enrich = enrich
         self._whole: dict[str, Mapping[Metric, Column]] = {}  # what the sources of this cycle read, wanted or not
@@ -103,15 +127,11 @@ class Collector:
         name, series = slot.source.name, 0
         reading, status = readings[name], statuses[name] = result
         if reading.columns or reading.measurements:
-            enabled = self._enabled
             self._whole[name] = reading.columns
-            # A third party's source has left out itself what nobody wants.
-            reading.columns = {
-                metric: column for metric, column in reading.columns.items() if (metric in enabled or metric.scope) and column.series
-            }
+            series = self._keeps[name].apply(reading)
             if reading.measurements:
+                enabled = self._enabled
                 reading.measurements = [each for each in reading.measurements if (row := each.series.metric) in enabled or row.scope]
-            series = self._limits[name].apply(reading)
             if self._enrich:
                 self._add_workloads(self._enrich, name, reading)
         if status is not self._statuses.get(name):  # of a source that rests it is the very same in each cycle

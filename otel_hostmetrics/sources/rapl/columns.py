@@ -69,11 +69,12 @@ class Columns:
         def of_hosts(metric: Metric) -> _Sums:
             return _Sums((metric.series({"hw.id": zones[place].name}, starts[place]), (place,)) for place in hosts)
 
-        self._energy = {rows.ENERGY: of_zones(rows.ENERGY), hardware.ENERGY: of_parts(hardware.ENERGY)}
-        self._energy[hardware.HOST_ENERGY] = of_hosts(hardware.HOST_ENERGY)
-        self._power = {rows.POWER: of_zones(rows.POWER), hardware.POWER: of_parts(hardware.POWER)}
-        self._power[hardware.HOST_POWER] = of_hosts(hardware.HOST_POWER)
-        self._power[rows.POWER_WATTS] = _Sums(_seed_points(zones))
+        energy = {rows.ENERGY: of_zones(rows.ENERGY), hardware.ENERGY: of_parts(hardware.ENERGY)}
+        energy[hardware.HOST_ENERGY] = of_hosts(hardware.HOST_ENERGY)
+        power = {rows.POWER: of_zones(rows.POWER), hardware.POWER: of_parts(hardware.POWER)}
+        power[hardware.HOST_POWER] = of_hosts(hardware.HOST_POWER)
+        power[rows.POWER_WATTS] = _Sums(_seed_points(zones))
+        self._energy, self._power = ({metric: sums for metric, sums in each.items() if sums.series} for each in (energy, power))
         self._wraps = of_zones(rows.WRAPS, [place for place in each if zones[place].scale.modulus])
         self._resets = of_zones(rows.RESETS)
         self._fixed = about(sum(zone.counted for zone in zones))
