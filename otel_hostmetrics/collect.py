@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from otel_hostmetrics.catalogue.model import Metric, Series
-from otel_hostmetrics.model import Column, Derived, Measurement, Reading, Snapshot, Source, Status
+from otel_hostmetrics.model import Column, Derived, Reading, Snapshot, Source, Status
 from otel_hostmetrics.report import Report
 from otel_hostmetrics.slots import Slot, Worker, late
 from otel_hostmetrics.telemetry import Telemetry
@@ -133,26 +133,20 @@ class Collector:
                 enabled = self._enabled
                 reading.measurements = [each for each in reading.measurements if (row := each.series.metric) in enabled or row.scope]
             if self._enrich:
-                self._add_workloads(self._enrich, name, reading)
+                try:
+                    self._enrich(name, reading)
+                except Exception as error:  # a bug there costs points their workloads, not the cycle
+                    self._tell_bug(name, error)
         if status is not self._statuses.get(name):  # of a source that rests it is the very same in each cycle
             self._report.tell(name, status, reading, series)
 
-    def _add_workloads(self, enrich: Callable[[str, Reading], None], name: str, reading: Reading) -> None:
-        """A bug there costs points their workloads, not the cycle."""
-        try:
-            enrich(name, reading)
-        except Exception as error:
-            said = repr(error)
-            _log.error("workloads of source %s are not known: %s", name, said, exc_info=error if said != self._not_enriched else None)
-            self._not_enriched = said
+    def _tell_bug(self, name: str, error: Exception) -> None:
+        said = repr(error)
+        _log.error("workloads of source %s are not known: %s", name, said, exc_info=error if said != self._not_enriched else None)
+        self._not_enriched = said
 
     def close(self) -> None:
         for slot in (*self._inline, *(slot for _, slot in self._derived), *([self._own] if self._own else [])):
             slot.close()
         for worker in self._workers:
             worker.close()
-
-
-def measurements(snapshot: Snapshot) -> Sequence[Measurement]:
-    """What every histogram is to record from this cycle."""
-    return [each for reading in snapshot.readings.values() for each in reading.measurements]

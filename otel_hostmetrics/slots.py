@@ -32,7 +32,10 @@ class Slot:
         if not self._open and began < self._try_at_ns:
             return Reading(), self._off
         try:
-            reading = self._opened_read()
+            if not self._open:
+                self.source.open()
+                self._open = True
+            reading = self.source.read()
         except Unavailable as error:
             return Reading(), self._close(error, began)
         except Exception as error:  # a bug in one source must not stop the others
@@ -44,12 +47,6 @@ class Slot:
         if first is None:
             return reading, Status(State.OK, took_ns=took_ns)
         return reading, Status(State.OFF if reading.off else State.PARTIAL, first.reason, str(first), first.needs, took_ns)
-
-    def _opened_read(self) -> Reading:
-        if not self._open:
-            self.source.open()
-            self._open = True
-        return self.source.read()
 
     def _close(self, error: Unavailable, began: int) -> Status:
         self.close()

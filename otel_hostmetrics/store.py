@@ -50,23 +50,19 @@ class Fresh:
         self._store = store
         self._collect = collect
         self._max_age_ns = int(max_age * 1e9)
+        self._latest: Batch | None = None
         self._lock = threading.Lock()
 
-    def batch(self) -> Batch:
+    def batch(self, renew: bool = False) -> Batch:
         """The latest batch if it was begun at most *max_age* seconds ago, else a new one."""
-        asked_ns = time.monotonic_ns()
+        since_ns = time.monotonic_ns() - self._max_age_ns
         with self._lock:
-            latest = self._store.latest()
-            if latest is not None and latest.snapshot.monotonic_ns >= asked_ns - self._max_age_ns:
-                return latest
-            return self._publish()
+            latest = self._latest
+            if renew or latest is None or latest.snapshot.monotonic_ns < since_ns:
+                latest = self._latest = self._collect()
+                self._store.publish(latest)
+            return latest
 
     def renew(self) -> Batch:
         """A new batch, always."""
-        with self._lock:
-            return self._publish()
-
-    def _publish(self) -> Batch:
-        batch = self._collect()
-        self._store.publish(batch)
-        return batch
+        return self.batch(renew=True)

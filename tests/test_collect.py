@@ -11,7 +11,7 @@ import pytest
 
 from otel_hostmetrics.catalogue import agent as rows
 from otel_hostmetrics.catalogue.model import Kind, Metric
-from otel_hostmetrics.collect import Collector, measurements
+from otel_hostmetrics.collect import Collector
 from otel_hostmetrics.errors import Reason, Unavailable
 from otel_hostmetrics.model import Column, Measurement, Reading, Snapshot, Source, State
 from otel_hostmetrics.settings import General
@@ -278,7 +278,7 @@ def test_what_is_not_enabled_is_left_out(collector):
     source = Fake("it", lambda: Reading({other: Column((other.series({}),), [1]), COUNT: Column((), [])}, measured))
     snapshot = collector(source).collect()
     assert snapshot.readings["it"].columns == {}
-    assert measurements(snapshot) == measured[:1]
+    assert snapshot.readings["it"].measurements == measured[:1]
 
 
 @pytest.mark.parametrize(

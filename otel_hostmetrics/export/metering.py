@@ -14,7 +14,7 @@ from opentelemetry.metrics import CallbackOptions, Histogram, Meter, MeterProvid
 
 from otel_hostmetrics import __version__
 from otel_hostmetrics.catalogue.model import Attributes, Kind, Metric, Number, Scope
-from otel_hostmetrics.model import Column, Measurement, Snapshot
+from otel_hostmetrics.model import Column, Snapshot
 
 SCOPE = "otel_hostmetrics"
 OWN = Scope(SCOPE, __version__)
@@ -121,8 +121,16 @@ class Replay:
         else:
             meter.create_observable_gauge(metric.name, callbacks, metric.unit, metric.description)
 
-    def follow(self, snapshot: Snapshot) -> None:
-        """Before the measurements of a new snapshot are recorded: instruments for what third parties have begun to emit."""
+    def take(self, snapshot: Snapshot) -> None:
+        """Once for each new snapshot: histograms are not observable, so each measurement is handed over."""
+        if self._third_parties:
+            self._follow(snapshot)
+        for reading in snapshot.readings.values():
+            for series, value in reading.measurements:
+                self._histograms[series.metric].record(value, series.attributes)
+
+    def _follow(self, snapshot: Snapshot) -> None:
+        """Instruments for what third parties have begun to emit."""
         for source in self._third_parties:
             reading = snapshot.readings[source]
             for metric in (*reading.columns, *(each.series.metric for each in reading.measurements)):
@@ -132,8 +140,3 @@ class Replay:
 
     def _meter(self, scope: Scope) -> Meter:
         return self._provider.get_meter(scope.name, scope.version or None, scope.schema_url or None, dict(scope.attributes) or None)
-
-    def record(self, measurements: Sequence[Measurement]) -> None:
-        """Histograms are not observable: hand each measurement of a new snapshot over, once."""
-        for series, value in measurements:
-            self._histograms[series.metric].record(value, series.attributes)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Protocol
 
 from otel_hostmetrics import __version__
 from otel_hostmetrics.catalogue.model import Attributes
-from otel_hostmetrics.collect import measurements
 from otel_hostmetrics.export.metering import SCOPE, Replay, Rows
 from otel_hostmetrics.export.provider import Provider
 from otel_hostmetrics.model import Batch, Snapshot, State
@@ -64,10 +63,9 @@ class Native:
         self._sender: Sender | None = None
 
     def _cycle(self) -> Batch:
-        self._snapshot = self._collect()
-        self._replay.follow(self._snapshot)
-        self._replay.record(measurements(self._snapshot))
-        return Batch(self._snapshot, self._provider.collect())
+        self._snapshot = snapshot = self._collect()
+        self._replay.take(snapshot)
+        return Batch(snapshot, self._provider.collect())
 
     def start(self) -> None:
         settings = self._settings

@@ -11,7 +11,8 @@ import itertools
 import logging
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
+from operator import itemgetter
 from typing import Any, TypeVar
 
 from opentelemetry import metrics as api
@@ -28,6 +29,7 @@ from otel_hostmetrics.model import Column, Family, Snapshot
 _log = logging.getLogger(__name__)
 
 _Cell = tuple[int, Column]  # with the Unix time of its values
+_Pick = Callable[[Sequence[_Cell]], tuple[_Cell, ...]]
 _Identity = tuple[Scope | None, str]  # Metric.identity
 _S = TypeVar("_S", bound=Stream)
 # The SDK specification's default for explicit bucket histograms.
@@ -121,7 +123,7 @@ class Provider(api.MeterProvider):
         self._asked: dict[_Identity, Stream] = {}  # those that must be asked in each cycle
         self._replayed: dict[Callable[[], Snapshot | None], dict[str, dict[Metric, Stream]]] = {}  # by snapshot, source, metric
         self._owners: list[Stream] = []  # of the cells of the last collect()
-        self._places: list[tuple[int, ...]] = []  # of each family, in the order of creation: which cells are its
+        self._picks: list[_Pick] = []  # of each family, in the order of creation: its cells among those
 
     def get_meter(self, name: str, version: str | None = None, schema_url: str | None = None, attributes: Any = None) -> Meter:
         return Meter(self, Scope(name, version or "", schema_url or "", tuple(sorted(checked(attributes or {}).items()))))
@@ -168,34 +170,37 @@ class Provider(api.MeterProvider):
         owners: list[Stream] = []
         cells: list[_Cell] = []
         for current, sources in self._replayed.items():
-            if (snapshot := current()) is not None:
-                _replay(snapshot, sources, owners, cells)
-        for stream in list(self._asked.values()):
-            for time_ns, column in stream.columns():
-                if column.series:
-                    owners.append(stream)
-                    cells.append((time_ns, column))
+            readings = snapshot.readings if (snapshot := current()) is not None else {}
+            for source, streams in sources.items():
+                if (reading := readings.get(source)) is not None:
+                    for metric, column in reading.columns.items():
+                        if column.series and (stream := streams.get(metric)) is not None:
+                            owners.append(stream)
+                            cells.append((reading.time_ns, column))
+        if self._asked:
+            self._ask(owners, cells)
         if owners != self._owners:  # quick, as most are the same objects
-            self._owners, self._places = owners, _arranged(owners)
+            self._owners, self._picks = owners, _arranged(owners)
+        found = tuple(cells)
         # The first series' metric is the catalogue's row, if it is one of ours.
-        return tuple([Family(cells[places[0]][1].series[0].metric, tuple([cells[each] for each in places])) for places in self._places])
+        return tuple([Family((members := pick(found))[0][1].series[0].metric, members) for pick in self._picks])
+
+    def _ask(self, owners: list[Stream], cells: list[_Cell]) -> None:
+        for stream in list(self._asked.values()):
+            for cell in stream.columns():
+                if cell[1].series:
+                    owners.append(stream)
+                    cells.append(cell)
 
 
-def _replay(snapshot: Snapshot, sources: Mapping[str, Mapping[Metric, Stream]], owners: list[Stream], cells: list[_Cell]) -> None:
-    for source, streams in sources.items():
-        reading = snapshot.readings.get(source)
-        if reading is None:
-            continue
-        time_ns = reading.time_ns
-        for metric, column in reading.columns.items():
-            if column.series and (stream := streams.get(metric)) is not None:
-                owners.append(stream)
-                cells.append((time_ns, column))
-
-
-def _arranged(owners: Sequence[Stream]) -> list[tuple[int, ...]]:
-    """Which cells belong to one stream, in the order in which streams were created."""
+def _arranged(owners: Sequence[Stream]) -> list[_Pick]:
+    """For each stream what picks its cells, in the order in which streams were created."""
     found: dict[Stream, list[int]] = {}
     for place, stream in enumerate(owners):
         found.setdefault(stream, []).append(place)
-    return [tuple(found[stream]) for stream in sorted(found, key=lambda one: one.position)]
+    return [_pick(found[stream]) for stream in sorted(found, key=lambda one: one.position)]
+
+
+def _pick(places: Sequence[int]) -> _Pick:
+    """One place alone as a slice: itemgetter makes a tuple of several only."""
+    return itemgetter(*places) if len(places) > 1 else itemgetter(slice(places[0], places[0] + 1))

@@ -22,7 +22,6 @@ from opentelemetry.sdk.metrics.view import View
 from opentelemetry.sdk.resources import Resource
 
 from otel_hostmetrics.catalogue.model import Attributes
-from otel_hostmetrics.collect import measurements
 from otel_hostmetrics.errors import unavailable
 from otel_hostmetrics.export.metering import Replay, Rows
 from otel_hostmetrics.export.pipeline import DELIVERY_MARGIN, Native
@@ -111,8 +110,7 @@ class Stock:
 
     def _record(self) -> None:
         if self._replay and self._native.snapshot:
-            self._replay.follow(self._native.snapshot)
-            self._replay.record(measurements(self._native.snapshot))
+            self._replay.take(self._native.snapshot)
 
     def tick(self) -> None:
         self._native.tick()

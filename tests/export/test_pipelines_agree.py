@@ -30,7 +30,7 @@ from otel_hostmetrics import __version__
 from otel_hostmetrics.catalogue import CATALOGUE, bpf
 from otel_hostmetrics.catalogue import agent as rows
 from otel_hostmetrics.catalogue.model import Kind
-from otel_hostmetrics.collect import Collector, measurements
+from otel_hostmetrics.collect import Collector
 from otel_hostmetrics.export.metering import SCOPE, Replay
 from otel_hostmetrics.export.otlp.encode import Encoder
 from otel_hostmetrics.export.prometheus.naming import metric_name
@@ -67,7 +67,7 @@ def ours(snapshots: list[Snapshot], rows_: Mapping[str, Any] = ROWS, **otlp: Any
     encoder = Encoder(RESOURCE, SCOPE, __version__, Otlp(**otlp), START)
     for snapshot in snapshots:
         current.append(snapshot)
-        replay.record(measurements(snapshot))
+        replay.take(snapshot)
         batch = Batch(snapshot, provider.collect())
         (request,) = encoder.encode(batch)
     return ExportMetricsServiceRequest.FromString(request.payload), Page(RESOURCE).render(batch, Format.TEXT)
@@ -82,7 +82,7 @@ def stock(snapshots: list[Snapshot], rows_: Mapping[str, Any] = ROWS, **reader: 
     replay = Replay(provider, rows_, lambda: current[-1])
     for snapshot in snapshots:
         current.append(snapshot)
-        replay.record(measurements(snapshot))
+        replay.take(snapshot)
         data = memory.get_metrics_data()
         assert data is not None
         request = encode_metrics(data)

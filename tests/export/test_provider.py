@@ -497,7 +497,7 @@ def test_a_measurement_is_recorded_once_per_snapshot(provider):
     snapshot = everything.snapshot()
     replay = Replay(provider, everything.ROWS, lambda: snapshot)
     measured = [each for reading in snapshot.readings.values() for each in reading.measurements]
-    replay.record(measured)
+    replay.take(snapshot)
     for _ in range(2):
         totals = [
             value.total

@@ -70,17 +70,17 @@ class _Numbers:
 
     def fill(self, values: Sequence[Number]) -> bytes:
         """Settings and facts are the very same tuple in most cycles."""
-        if values is not self._values:
-            self._values = values if isinstance(values, tuple) else ()
-            self._lines = b""
-            return self._spell(values)
-        self._lines = self._lines or self._spell(values)
-        return self._lines
-
-    def _spell(self, values: Sequence[Number]) -> bytes:
+        again = values is self._values
+        if again and self._lines:
+            return self._lines
         total = sum(values)
-        if isinstance(total, int) if self._integer else total - total == 0:  # inf - inf and nan - nan are nan
-            return self._template % tuple(values)
+        plain = isinstance(total, int) if self._integer else total - total == 0  # inf - inf and nan - nan are nan
+        lines = self._template % tuple(values) if plain else self._odd(values)
+        self._values, self._lines = (values, lines if again else b"") if isinstance(values, tuple) else ((), b"")
+        return lines
+
+    def _odd(self, values: Sequence[Number]) -> bytes:
+        """What is not of the metric's type, or not finite."""
         spelled = self._template.replace(b" %d\n", b" %b\n").replace(b" %a\n", b" %b\n")  # a label has no raw newline
         return spelled % tuple(map(_number, values))
 

@@ -98,8 +98,8 @@ class Columns:
                 rows.WRAPS: self._wraps.column(tuple(wraps for wraps, _ in steps)),
                 rows.RESETS: self._resets.column([resets for _, resets in steps]),
             }
-        joules = _without([meter.total * meter.joules_each for meter in meters], failed)
-        return {**self._fixed, **self._watts, **_columns(self._energy, joules), **self._counts}
+        joules = [meter.total * meter.joules_each for meter in meters]
+        return {**self._fixed, **self._watts, **_columns(self._energy, _without(joules, failed) if failed else joules), **self._counts}
 
 
 def _columns(metrics: Mapping[Metric, _Sums], values: Sequence[float | None]) -> dict[Metric, Column]:
