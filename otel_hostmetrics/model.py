@@ -118,14 +118,14 @@ class Snapshot(msgspec.Struct, frozen=True):
     statuses: Mapping[str, Status]
 
 
-class Family(NamedTuple):
+class Family(msgspec.Struct, frozen=True):
     """One metric as exporters see it: a row of the catalogue and its points, a column per source."""
 
     metric: Metric
     columns: tuple[tuple[int, Column], ...]  # (Unix time of the values, column)
 
 
-class Batch(NamedTuple):
+class Batch(msgspec.Struct, frozen=True):
     """What every exporter of a cycle writes: the snapshot and its metrics in the order of registration."""
 
     snapshot: Snapshot

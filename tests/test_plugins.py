@@ -13,7 +13,7 @@ import pytest
 from opentelemetry.metrics import Histogram, Meter, Observation
 
 from otel_hostmetrics.catalogue import agent as rows
-from otel_hostmetrics.collect import Collector, measurements
+from otel_hostmetrics.collect import Collector
 from otel_hostmetrics.export.metering import Replay
 from otel_hostmetrics.export.provider import Provider
 from otel_hostmetrics.model import Distribution, Snapshot, State
@@ -234,7 +234,7 @@ def test_what_include_and_exclude_leave_out_is_not_even_asked(cycles):
     cycle = cycles(excluded, General(include=("acme.*",), exclude=("acme.not*",)).keeps)
     snapshot = cycle.collect()
     assert points(snapshot) == {"acme.wanted": [({}, 1)]}
-    assert measurements(snapshot) == []
+    assert not snapshot.readings["plugin.it"].measurements
     assert seen == ["acme.wanted"]
 
 
@@ -253,11 +253,10 @@ def test_histograms_are_recorded_where_they_are_exported_each_value_once(cycles)
         for value in values:
             handles["took"].record(value, {"way": "in"})
         current.append(cycle.collect())
-        replay.follow(current[-1])
-        replay.record(measurements(current[-1]))
+        replay.take(current[-1])
         (family,) = provider.collect()
     assert list(family.columns[0][1].values) == [Distribution((1, 1, 1), 7.0, 0.5, 5)]
-    assert family.metric.scope == measurements(current[0])[0].series.metric.scope
+    assert family.metric.scope == current[0].readings["plugin.it"].measurements[0].series.metric.scope
     assert family.metric.boundaries == (1, 2)
 
 
@@ -267,7 +266,7 @@ def test_more_values_than_can_be_kept_are_a_problem(cycles):
     for number in range(10_005):
         handles["took"].record(number)
     snapshot = cycle.collect()
-    assert len(measurements(snapshot)) == 10_000
+    assert len(snapshot.readings["plugin.it"].measurements) == 10_000
     (problem,) = snapshot.readings["plugin.it"].problems
     assert "5 of 10005 values" in problem.detail
     assert cycle.collect().statuses["plugin.it"].state is State.OK
@@ -288,6 +287,6 @@ def test_instruments_made_later_are_exported_from_then_on(cycles):
     names = []
     for _ in range(3):
         current.append(cycle.collect())
-        replay.follow(current[-1])
+        replay.take(current[-1])
         names.append([family.metric.name for family in provider.collect()])
     assert names == [[], ["late.1"], ["late.1", "late.2"]]

@@ -66,7 +66,8 @@ class Stage:
     def __call__(self, source: str, reading: Reading) -> None:
         """Put the columns of workloads in place of the source's; what may not be read is a problem of the reading."""
         state = self._sources.get(source) or self._sources.setdefault(source, _Source())
-        new = self._plan(state, reading.columns)
+        series = [column.series for column in reading.columns.values()]
+        new = self._plan(state, reading.columns, series) if series != state.series else {}
         if not state.owners:
             return
         before, state.answers = state.answers, self._answers(state, reading)
@@ -78,16 +79,13 @@ class Stage:
         for metric in changed:
             state.plans[metric] = self._bound(state.plans[metric], new.get(metric) or state.plans[metric], state.answers)
         for metric, column in reading.columns.items():
-            series = state.plans[metric].series
-            if series is not column.series:
-                reading.columns[metric] = Column(series, column.values)
+            own = state.plans[metric].series
+            if own is not column.series:
+                reading.columns[metric] = Column(own, column.values)
 
-    def _plan(self, state: _Source, columns: Mapping[Metric, Column]) -> dict[Metric, _Plan]:
+    def _plan(self, state: _Source, columns: Mapping[Metric, Column], series: list[tuple[Series, ...]]) -> dict[Metric, _Plan]:
         """Plan for tuples that are new; returns, for those metrics, the plans they had before."""
         new: dict[Metric, _Plan] = {}
-        series = [column.series for column in columns.values()]
-        if series == state.series:
-            return new
         state.series = series
         for metric, column in columns.items():
             old = state.plans.get(metric)

@@ -13,6 +13,7 @@ import threading
 import time
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from otel_hostmetrics.catalogue import agent, bpf
@@ -71,7 +72,9 @@ def test_a_document_holds_everything():
 def test_a_histogram_has_its_buckets():
     distribution = Distribution((1, 2, *[0] * (len(agent.SOURCE_DURATION.boundaries) - 1)), 0.5, 0.1, 0.4)
     column = everything.with_value(agent.SOURCE_DURATION, bpf=distribution)
-    (metric,) = json.loads(document(batch()._replace(families=(Family(agent.SOURCE_DURATION, ((1, column),)),)), {}))["metrics"]
+    (metric,) = json.loads(document(msgspec.structs.replace(batch(), families=(Family(agent.SOURCE_DURATION, ((1, column),)),)), {}))[
+        "metrics"
+    ]
     (point,) = metric["points"]
     assert (point["count"], point["sum"], point["min"], point["max"]) == (3, 0.5, 0.1, 0.4)
     assert point["counts"] == list(distribution.counts)

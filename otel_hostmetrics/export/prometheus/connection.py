@@ -92,7 +92,7 @@ class Connection:
         """Do what can be done without waiting. Raises Closed at the end."""
         try:
             if self._out:
-                self._send(self._out)
+                self._send()
             elif self._hungry:
                 self._receive()
             if not self._out and not self._leaving and not self._fresh:
@@ -150,10 +150,8 @@ class Connection:
         served = (method, response.route, response.status)
         if served != self._served:
             self._served, self._record = served, self._measure(*served)
-        self._send(out)
-        if self._out:
-            self._idle = False
-            self.deadline = time.monotonic() + self._timeout
+        self._out = out
+        self._send()
 
     def _bytes(self, response: Response, with_body: bool, last: bool) -> bytes:
         headers = [*_headers(response), *([("Connection", "close")] if last else [])]
@@ -163,16 +161,21 @@ class Connection:
         parts.append(self._http.send(h11.EndOfMessage()))
         return b"".join(part for part in parts if part)
 
-    def _send(self, out: bytes | memoryview) -> None:
+    def _send(self) -> None:
+        """What the socket takes; mostly that is all at once."""
+        out = self._out
         try:
             sent = self.socket.send(out)
         except BlockingIOError:
             sent = 0
-        if sent == len(out):  # mostly at once
+        if sent == len(out):
             self._out = b""
             self._finish()
-        else:
-            self._out = memoryview(out)[sent:]
+            return
+        self._out = memoryview(out)[sent:]
+        if not isinstance(out, memoryview):  # the first time
+            self._idle = False
+            self.deadline = time.monotonic() + self._timeout
 
     def _remember(self) -> None:
         """The connection goes on, so these bytes are a complete request that asks for no more than it says."""

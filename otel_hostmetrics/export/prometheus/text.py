@@ -128,10 +128,10 @@ class Page:
 
     def render(self, batch: Batch, form: Format) -> bytes:
         """The whole page. Metrics whose names meet in Prometheus share a block if their types agree, else the later is left off."""
-        columns = [column for _, each in batch.families for _, column in each]
+        columns = [column for family in batch.families for _, column in family.columns]
         series = [column.series for column in columns]
         if series != self._series:  # quick, as most are the same objects
-            self._arrange([metric for metric, each in batch.families for _ in each], series)
+            self._arrange([family.metric for family in batch.families for _ in family.columns], series)
         openmetrics = form is Format.OPENMETRICS
         parts = [self._begin[openmetrics]]
         for block, template, number in self._places:

@@ -54,7 +54,8 @@ class Rapl:
                 self._look()
             if self._off:
                 return Reading(self._none, off=self._off)
-            self._look_again()
+            if time.monotonic() >= self._look_at or self._lost:
+                self._look_again()
             now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
             failed = self._sample(now_ns)
             if len(failed) == len(self._bound):
@@ -113,15 +114,12 @@ class Rapl:
 
     def _look_again(self) -> None:
         """At its slower pace: limits, and whether zones came or went; at once if a counter is gone."""
-        now = time.monotonic()
-        if now < self._look_at and not self._lost:
-            return
         if self._lost or self._listing() != self._listed:
             assert self._found is not None  # open() came first
             self._found.close()
             self._bind()
         self._limits.refresh()
-        self._look_at = now + self._settings.slow_interval
+        self._look_at = time.monotonic() + self._settings.slow_interval
 
     def _listing(self) -> list[str]:
         try:

@@ -72,12 +72,12 @@ class Meter:
         if last is None:
             return
         step = count - last
-        wrapped = step < 0 and self._modulus > 0
-        if wrapped:
+        if step < 0 and self._modulus > 0:
             step += self._modulus
         if 0 <= step <= gap_ns * self._per_ns + self._slack and gap_ns < self._longest_ns:
             self.total += step
-            self.wraps += wrapped
+            if count < last:
+                self.wraps += 1
         else:
             self.resets += 1
             self._marked_ns = _NEVER

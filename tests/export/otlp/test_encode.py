@@ -6,6 +6,7 @@ import gc
 import math
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -185,7 +186,7 @@ def test_an_empty_column_says_nothing_of_its_metric() -> None:
 def test_columns_of_several_sources_make_one_metric_each_with_its_own_time() -> None:
     row = metric()
     one, two = batch((row, series(row, "a"), [1]), time_ns=5), batch((row, series(row, "b"), [2]), time_ns=9)
-    family = one.families[0]._replace(columns=one.families[0].columns + two.families[0].columns)
+    family = msgspec.structs.replace(one.families[0], columns=one.families[0].columns + two.families[0].columns)
     found = decode(encoder().encode(Batch(one.snapshot, (family,))))
     (only,) = found.resource_metrics[0].scope_metrics[0].metrics
     assert [(point.time_unix_nano, point.as_int) for point in only.sum.data_points] == [(5, 1), (9, 2)]
