@@ -16,6 +16,10 @@ from otel_hostmetrics.errors import Reason, Unavailable
 A0: Final = 0x50  # I2C addresses; SFP alone has a second one, for its monitors
 A2: Final = 0x51
 _HALF: Final = 128  # bytes: of the lower memory, and of a page
+# Values are divided by these: 13 tenths of a microwatt are 1.3e-06 W, where times 1e-7 is 1.2999999999999998e-06.
+_PER_VOLT: Final = 10_000
+_PER_AMPERE: Final = 500_000
+_PER_WATT: Final = 10_000_000
 
 _SFP: Final = {0x03: "SFP"}
 _QSFP: Final = {0x0C: "QSFP", 0x0D: "QSFP+", 0x11: "QSFP28"}
@@ -114,8 +118,8 @@ def _sfp_monitors(a2: bytes, external: bool) -> _Monitors:
         raw = (bias, tx, temperature, voltage)
         bias, tx, temperature, voltage = (value * slope + offset for value, slope, offset in zip(raw, slopes, offsets, strict=True))
     if not -1e9 < rx < 1e9:  # constants that are none, NaN included
-        return _Monitors(temperature / 256, voltage * 1e-4, (Lane(None, tx * 1e-7, bias * 2e-6),))
-    return _Monitors(temperature / 256, voltage * 1e-4, (Lane(rx * 1e-7, tx * 1e-7, bias * 2e-6),))
+        return _Monitors(temperature / 256, voltage / _PER_VOLT, (Lane(None, tx / _PER_WATT, bias / _PER_AMPERE),))
+    return _Monitors(temperature / 256, voltage / _PER_VOLT, (Lane(rx / _PER_WATT, tx / _PER_WATT, bias / _PER_AMPERE),))
 
 
 def _qsfp(data: bytes) -> Module:
@@ -137,8 +141,8 @@ def _qsfp_monitors(data: bytes, medium: str) -> _Monitors:
     lanes: tuple[Lane, ...] = ()
     if medium == "optical" and voltage:
         rx, bias, tx = (struct.unpack_from(">4H", data, at) for at in (34, 42, 50))
-        lanes = _lanes(rx, tx if data[220] & 4 else None, bias, 2e-6)
-    return _Monitors(temperature / 256 if has_temperature else None, voltage * 1e-4 if has_voltage else None, lanes)
+        lanes = _lanes(rx, tx if data[220] & 4 else None, bias, _PER_AMPERE)
+    return _Monitors(temperature / 256 if has_temperature else None, voltage / _PER_VOLT if has_voltage else None, lanes)
 
 
 def _cmis(eeprom: Eeprom, data: bytes, what: str) -> Module:
@@ -156,7 +160,7 @@ def _cmis_monitors(eeprom: Eeprom, data: bytes, medium: str, what: str) -> _Moni
     if data[2] & 0x80:
         return _Monitors()
     (temperature,), (voltage,) = struct.unpack_from(">h", data, 14), struct.unpack_from(">H", data, 16)
-    plain = _Monitors(temperature / 256 if voltage else None, voltage * 1e-4 if voltage else None)
+    plain = _Monitors(temperature / 256 if voltage else None, voltage / _PER_VOLT if voltage else None)
     try:
         told = _exactly(eeprom, what, _HALF, page=0x01)
         measured = _exactly(eeprom, what, _HALF, page=0x11)
@@ -169,8 +173,8 @@ def _cmis_monitors(eeprom: Eeprom, data: bytes, medium: str, what: str) -> _Moni
     count = _media_lanes(data[86:118], told[176 - _HALF : 184 - _HALF])
     tx, bias, rx = (struct.unpack_from(f">{count}H", measured, at - _HALF) if of_lanes & bit else None
                     for at, bit in ((154, 2), (170, 1), (186, 4)))  # fmt: skip
-    scale = 2e-6 * (1, 2, 4, 1)[of_lanes >> 3 & 3]
-    lanes = _lanes(rx, tx, bias, scale) if medium == "optical" and of_lanes & 7 else ()
+    per_ampere = _PER_AMPERE / (1, 2, 4, 1)[of_lanes >> 3 & 3]
+    lanes = _lanes(rx, tx, bias, per_ampere) if medium == "optical" and of_lanes & 7 else ()
     return _Monitors(plain.temperature if has_temperature else None, plain.voltage if has_voltage else None, lanes)
 
 
@@ -191,16 +195,16 @@ def _media_lanes(applications: bytes, media_options: bytes) -> int:
     return min(most, 8) or 8
 
 
-def _lanes(rx: tuple[int, ...] | None, tx: tuple[int, ...] | None, bias: tuple[int, ...] | None, ampere: float) -> tuple[Lane, ...]:
-    """*ampere* is the unit of *bias*."""
+def _lanes(rx: tuple[int, ...] | None, tx: tuple[int, ...] | None, bias: tuple[int, ...] | None, per_ampere: float) -> tuple[Lane, ...]:
+    """*per_ampere*: how many units of *bias* make one."""
     count = max(len(values) for values in (rx, tx, bias) if values)
     missing = (None,) * count
     columns = zip(rx or missing, tx or missing, bias or missing, strict=True)
-    return tuple(Lane(_scaled(r, 1e-7), _scaled(t, 1e-7), _scaled(b, ampere)) for r, t, b in columns)
+    return tuple(Lane(_scaled(r, _PER_WATT), _scaled(t, _PER_WATT), _scaled(b, per_ampere)) for r, t, b in columns)
 
 
-def _scaled(raw: int | None, unit: float) -> float | None:
-    return None if raw is None else raw * unit
+def _scaled(raw: int | None, per_unit: float) -> float | None:
+    return None if raw is None else raw / per_unit
 
 
 def _medium(technology: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -151,3 +152,15 @@ def test_resets_suspend_and_hot_plug_lose_energy_at_most_and_are_counted(events:
     assert each.resets <= surprises
     if not surprises:
         assert each.total == used
+
+
+@given(st.integers(0, 10**15))
+def test_microjoules_have_no_more_than_six_places(count: int) -> None:
+    each = Meter(AMD, 0)
+    each.total = count
+    assert repr(each.joules) == repr(float(f"{count // 10**6}.{count % 10**6:06}"))
+
+
+@pytest.mark.parametrize(("unit", "per_joule"), [(1e-6, 10**6), (1e-15, 10**15), (2.0**-14, 2**14), (2.0**-32, 2**32), (2.5, 0.4)])
+def test_how_many_counts_make_a_joule(unit: float, per_joule: float) -> None:
+    assert Meter(Scale(unit), 0).per_joule == per_joule

@@ -88,7 +88,7 @@ class Columns:
 
     def fill(self, failed: frozenset[int], window: int) -> dict[Metric, Column]:
         """All points now. *failed* are the places of zones that could not be read; watts change with *window* only."""
-        joules, wraps, resets = zip(*[(meter.total * meter.joules_each, meter.wraps, meter.resets) for meter in self._meters], strict=True)
+        joules, wraps, resets = zip(*[(meter.total / meter.per_joule, meter.wraps, meter.resets) for meter in self._meters], strict=True)
         if failed or self._failed or window != self._window or (wraps, resets) != self._steps:
             self._refill(failed, window, wraps, resets)
         result = self._slow.copy()

@@ -10,7 +10,7 @@ from otel_hostmetrics.kernel import powercap
 from otel_hostmetrics.kernel.hostfs import HostFS
 from otel_hostmetrics.model import Column
 
-_MICRO = 1e-6
+_MICRO = 1_000_000
 
 
 class Limits:
@@ -37,7 +37,7 @@ class Limits:
         for name, limit, most, window in constraints:
             for metric, micro in ((rows.POWER_LIMIT, limit), (rows.POWER_MAX, most), (rows.LIMIT_WINDOW, window)):
                 if micro is not None and (micro > 0 or metric is rows.POWER_LIMIT):  # no hardware has a maximum of 0 W: it names none
-                    yield metric, name, micro * _MICRO
+                    yield metric, name, micro / _MICRO
         enforced = powercap.enabled(self._fs, zone) if constraints else None
         if enforced is not None:
             yield rows.LIMIT_ENABLED, "", int(enforced)

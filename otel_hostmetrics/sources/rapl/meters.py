@@ -6,6 +6,7 @@ reads: after a hot-plug or a reload of the driver the same meter goes on, and so
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple, Protocol
 
 _SLACK = 0.1  # s: counters are updated every millisecond or so, and a reading may be late by a scheduler's whim
@@ -42,12 +43,12 @@ class Meter:
     wrapped more than once: what was used is not known, so nothing is added.
     """
 
-    __slots__ = ("_at_ns", "_last", "_longest_ns", "_marked", "_marked_ns", "_modulus", "_per_ns", "_slack", "joules_each", "resets",
+    __slots__ = ("_at_ns", "_last", "_longest_ns", "_marked", "_marked_ns", "_modulus", "_per_ns", "_slack", "per_joule", "resets",
                  "start_ns", "total", "watts", "wraps")  # fmt: skip
 
     def __init__(self, scale: Scale, start_ns: int) -> None:
         self.start_ns = start_ns
-        self.joules_each = scale.joules
+        self.per_joule = _inverse(scale.joules)  # counts
         self.total = 0  # counts
         self.wraps = 0
         self.resets = 0
@@ -63,7 +64,7 @@ class Meter:
 
     @property
     def joules(self) -> float:
-        return self.total * self.joules_each
+        return self.total / self.per_joule
 
     def take(self, count: int, now_ns: int) -> None:
         """Account for what the counter shows now."""
@@ -91,7 +92,7 @@ class Meter:
         """Set *watts* to the mean of a window, None if this meter was not read at both its ends or saw a reset in it."""
         read = self._at_ns == now_ns
         known = read and self._marked_ns == since_ns
-        self.watts = (self.total - self._marked) * self.joules_each / (now_ns - since_ns) * 1e9 if known else None
+        self.watts = (self.total - self._marked) / self.per_joule / (now_ns - since_ns) * 1e9 if known else None
         self._marked, self._marked_ns = self.total, now_ns if read else _NEVER
 
 
@@ -103,7 +104,7 @@ class PowerMeter(Meter):
     def __init__(self, scale: Scale, start_ns: int) -> None:
         super().__init__(scale._replace(modulus=None), start_ns)
         self._most = scale.watts / scale.joules
-        self.joules_each = scale.joules / 1e9  # counts are held for nanoseconds
+        self.per_joule = _inverse(scale.joules / 1e9)  # counts are held for nanoseconds
         self._longest_ns = _UNREAD * 1e9
 
     def take(self, count: int, now_ns: int) -> None:
@@ -116,6 +117,13 @@ class PowerMeter(Meter):
             return
         self.resets += 1
         self._marked_ns = _NEVER
+
+
+def _inverse(unit: float) -> float:
+    """Exact where it is a whole number: 12345.678 J of 12345678000 uJ, not 12345.678000000002."""
+    inverse = 1 / unit
+    whole = round(inverse)
+    return whole if math.isclose(inverse, whole, rel_tol=1e-12) else inverse
 
 
 def meter(scale: Scale, start_ns: int) -> Meter:
