@@ -1,9 +1,11 @@
-"""What eight energy zones cost when they are scraped once a second: the agent, node_exporter's rapl collector, and C.
+"""What eight energy zones cost when they are scraped: the agent, node_exporter's rapl collector, and C.
 
-One connection each. All run all the time and are scraped one after the other in every second, so each sample of one has its
-like of the others. In windows between they are only asked whether they live: what HTTP and waiting cost without any zone.
-Metrics of the exporters about themselves are off. The agent runs twice: with all it says of a zone (power, components, wraps,
-resets), and with the counters only that the others have.
+One connection each. All run all the time and are scraped one after the other, so each sample of one has its like of the
+others: in every second, as the targets are meant, and as quickly as it goes with the caches emptied in between, where also
+an answer without any zone is asked for. Counters grow before each scrape, and each scrape reads them: an agent that may
+answer from a snapshot of the last second (``prometheus.max_age``) would be spared half of the work. Metrics of the exporters
+about themselves are off. The agent runs twice: with all it says of a zone (power, components, wraps, resets), and with the
+counters only that the others have.
 """
 
 from __future__ import annotations
@@ -20,11 +22,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
 from otel_hostmetrics.catalogue import energy
+from tests.perf.caches import Caches
 from tests.perf.measure import Bound, Mode, Report, Result
 
 CHECKOUT = Path(__file__).parents[2]
@@ -32,7 +35,7 @@ _FLOOR = Path(__file__).with_name("rapl_floor.c")
 _OURS, _ALIKE = "otel-hostmetrics", "... the same counters only"
 _NODE, _C = "node_exporter, rapl", "C floor"
 _ZONES = [(package, kind) for package in (0, 1) for kind in ("package", "core", "uncore", "dram")]
-_CASE = f"{len(_ZONES)} RAPL zones scraped at 1 Hz"
+_CASE = f"{len(_ZONES)} RAPL zones scraped"
 _WARM_UP = 3  # s
 # The agent's share of node_exporter's time, and of C's. Ratios move less than times; the slack is for our HTTP server, which
 # costs more than all the rest.
@@ -67,27 +70,31 @@ def run(mode: Mode) -> Report:
     report = Report()
     with contextlib.ExitStack() as stack:
         root = Path(stack.enter_context(tempfile.TemporaryDirectory(dir="/dev/shm")))
-        files = _tree(root)
-        alike = ("--include", energy.ENERGY.name)
-        starters: list[Callable[[], Subject]] = [lambda: _ours(stack, root, _OURS), lambda: _ours(stack, root, _ALIKE, *alike)]
-        if node := shutil.which("prometheus-node-exporter") or shutil.which("node_exporter"):
-            starters.append(lambda: _node(stack, root, node))
-        else:
-            report.skipped.append("node_exporter: not installed (Debian: prometheus-node-exporter)")
-        if compiler := shutil.which("cc"):
-            program = root / "floor"
-            subprocess.run([compiler, "-O2", "-o", str(program), str(_FLOOR)], check=True)
-            starters.append(lambda: _floor(stack, program, files))
-        else:
-            report.skipped.append("C floor: no C compiler (cc)")
-        subjects = [start() for start in starters]
-        _each_second(subjects, Subject.scrape, _WARM_UP)
+        counters = Counters(root)
+        subjects = list(_subjects(stack, root, counters, report))
+        _each_second(subjects, counters, _WARM_UP)
         seconds = 3 if mode.quick else 5
-        rounds = [(_window(subjects, Subject.ask, seconds), _window(subjects, Subject.scrape, seconds)) for _ in range(mode.rounds)]
-    report.results += _results(_CASE, {name: [whole[name] for _, whole in rounds] for name in rounds[0][0]}, _TARGETS)
-    own = {name: [max(whole[name] - empty[name], 1.0) for empty, whole in rounds] for name in rounds[0][0]}
-    report.results += _results(f"{_CASE}, less HTTP", own, ())
+        windows = [_window(subjects, counters, seconds) for _ in range(mode.rounds)]
+        report.results += _results(f"{_CASE} at 1 Hz", {name: [window[name] for window in windows] for name in windows[0]}, _TARGETS)
+        alive, scraped = _cold(subjects, counters, 10 if mode.quick else 60)
+    report.results += _results(f"{_CASE}, caches emptied", scraped, ())
+    report.results += [Result("... no zone: HTTP only", name, "us/cycle", samples) for name, samples in alive.items()]
     return report
+
+
+def _subjects(stack: contextlib.ExitStack, root: Path, counters: Counters, report: Report) -> Iterator[Subject]:
+    yield _ours(stack, root, _OURS)
+    yield _ours(stack, root, _ALIKE, "--include", energy.ENERGY.name)
+    if node := shutil.which("prometheus-node-exporter") or shutil.which("node_exporter"):
+        yield _node(stack, root, node)
+    else:
+        report.skipped.append("node_exporter: not installed (Debian: prometheus-node-exporter)")
+    if compiler := shutil.which("cc"):
+        program = root / "floor"
+        subprocess.run([compiler, "-O2", "-o", str(program), str(_FLOOR)], check=True)
+        yield _floor(stack, program, [str(file) for file in counters.files])
+    else:
+        report.skipped.append("C floor: no C compiler (cc)")
 
 
 def _results(case: str, samples: dict[str, list[float]], targets: Sequence[tuple[str, Bound]]) -> Iterator[Result]:
@@ -98,44 +105,64 @@ def _results(case: str, samples: dict[str, list[float]], targets: Sequence[tuple
         yield Result(case, f"{ours} / {other}", "ratio", ratios, bound=dict(targets).get(other))
 
 
-def _window(subjects: Sequence[Subject], request: Callable[[Subject], None], seconds: int) -> dict[str, float]:
+def _window(subjects: Sequence[Subject], counters: Counters, seconds: int) -> dict[str, float]:
     """CPU time of each per second, in microseconds."""
     before = [subject.cpu() for subject in subjects]
-    _each_second(subjects, request, seconds)
+    _each_second(subjects, counters, seconds)
     return {subject.name: (subject.cpu() - begun) / seconds * 1e6 for subject, begun in zip(subjects, before, strict=True)}
 
 
-def _each_second(subjects: Sequence[Subject], request: Callable[[Subject], None], seconds: int) -> None:
+def _each_second(subjects: Sequence[Subject], counters: Counters, seconds: int) -> None:
     """In turns, each second in another order: the first wakes the machine up, and finds in its caches what the last one left."""
     begin = time.monotonic()
     for second in range(1, seconds + 1):
+        counters.grow()
         for subject in random.sample(subjects, len(subjects)):
-            request(subject)
+            subject.scrape()
             time.sleep(0.02)  # let it finish before the next one begins
         time.sleep(max(begin + second - time.monotonic(), 0))
 
 
-def _tree(root: Path) -> list[str]:
-    """Two sockets of four zones as powercap shows them, on tmpfs; the files of the counters."""
-    link = root / "sys/class/powercap"
-    link.mkdir(parents=True)
-    (root / "proc").mkdir()
-    files = []
-    top = root / "sys/devices/virtual/powercap/intel-rapl"
-    for number, (package, kind) in enumerate(_ZONES):
-        zone = f"intel-rapl:{package}" if kind == "package" else f"intel-rapl:{package}:{number % 4 - 1}"
-        path = top / f"intel-rapl:{package}" / ("" if kind == "package" else zone)
-        path.mkdir(parents=True, exist_ok=True)
-        values = {
-            "name": f"package-{package}" if kind == "package" else kind,
-            "energy_uj": 10**10 + number,
-            "max_energy_range_uj": 262143328850,
-        }
-        for name, value in values.items():
-            (path / name).write_text(f"{value}\n")
-        (link / zone).symlink_to(os.path.relpath(path, link))
-        files.append(str(path / "energy_uj"))
-    return files
+def _cold(subjects: Sequence[Subject], counters: Counters, turns: int) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
+    """CPU time in microseconds of each subject in each turn, of HTTP alone and of a scrape."""
+    caches, names = Caches(), [subject.name for subject in subjects]
+    alive, scraped = ({name: [0.0] * turns for name in names} for _ in range(2))
+    for turn in range(turns):
+        counters.grow()
+        for subject in random.sample(subjects, len(subjects)):
+            for request, samples in ((subject.ask, alive), (subject.scrape, scraped)):
+                caches.empty()
+                before = subject.cpu()
+                request()
+                time.sleep(0.002)  # let it finish
+                samples[subject.name][turn] = (subject.cpu() - before) * 1e6
+    return alive, scraped
+
+
+class Counters:
+    """Two sockets of four zones as powercap shows them, on tmpfs. *files* are those of the counters."""
+
+    def __init__(self, root: Path) -> None:
+        self.files: list[Path] = []
+        self._microjoules = 10**10
+        link = root / "sys/class/powercap"
+        link.mkdir(parents=True)
+        (root / "proc").mkdir()
+        for number, (package, kind) in enumerate(_ZONES):
+            zone = f"intel-rapl:{package}" if kind == "package" else f"intel-rapl:{package}:{number % 4 - 1}"
+            path = root / f"sys/devices/virtual/powercap/intel-rapl/intel-rapl:{package}" / ("" if kind == "package" else zone)
+            path.mkdir(parents=True, exist_ok=True)
+            (path / "name").write_text(f"package-{package}\n" if kind == "package" else f"{kind}\n")
+            (path / "max_energy_range_uj").write_text("262143328850\n")
+            (link / zone).symlink_to(os.path.relpath(path, link))
+            self.files.append(path / "energy_uj")
+        self.grow()
+
+    def grow(self) -> None:
+        """By some 60 J, another amount each."""
+        self._microjoules += 61_234_567
+        for number, file in enumerate(self.files):
+            file.write_text(f"{self._microjoules + 1_300_007 * number}\n")
 
 
 def _started(stack: contextlib.ExitStack, command: Sequence[str], **streams: int) -> subprocess.Popen[bytes]:
@@ -158,7 +185,21 @@ def _connected(name: str, process: subprocess.Popen[bytes], port: int, alive: st
 
 def _ours(stack: contextlib.ExitStack, root: Path, name: str, *options: str) -> Subject:
     """Its own cycles are far apart: it is the scrapes that it reads for, as the others do."""
-    command = [sys.executable, "-m", "otel_hostmetrics", "--sources", "rapl", "--no-source", "agent", "--root", str(root), *options]
+    (root / "agent.yaml").write_text("prometheus:\n  max_age: 1ms\n")
+    command = [
+        sys.executable,
+        "-m",
+        "otel_hostmetrics",
+        "--sources",
+        "rapl",
+        "--no-source",
+        "agent",
+        "--root",
+        str(root),
+        "--config",
+        str(root / "agent.yaml"),
+        *options,
+    ]
     process = _started(stack, [*command, "--interval", "20s", "--prometheus", "127.0.0.1:0"], stderr=subprocess.PIPE)
     assert process.stderr
     return _connected(name, process, _port(process.stderr))
