@@ -23,17 +23,17 @@ class _Sums:
     """A metric whose points are sums over zones; a point with a zone that has no value is absent."""
 
     def __init__(self, points: Iterable[tuple[Series, tuple[int, ...]]]) -> None:
-        self._points = tuple(points)
+        self._points = tuple(sorted(points, key=lambda point: len(point[1]) > 1))  # those of one zone first
         self.series = tuple(series for series, _ in self._points)
         self.whole = self._picker()
         self._some: tuple[Series, ...] = ()
 
     def _picker(self) -> Callable[[Sequence[float]], Sequence[float]]:
         """From values by zone, none of them absent, to values by point."""
-        alone = [places[0] for _, places in self._points]
-        if len(alone) > 1 and all(len(places) == 1 for _, places in self._points):
-            return itemgetter(*alone)
-        return lambda values: [sum([values[place] for place in places]) for _, places in self._points]
+        alone = [places[0] for _, places in self._points if len(places) == 1]
+        pick = itemgetter(*alone) if len(alone) > 1 else lambda values: [values[place] for place in alone]
+        groups = [itemgetter(*places) for _, places in self._points if len(places) > 1]
+        return (lambda values: [*pick(values), *[sum(group(values)) for group in groups]]) if groups else pick
 
     def column(self, values: Sequence[float | None]) -> Column:
         """*values* by zone."""
