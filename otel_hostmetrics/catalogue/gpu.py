@@ -128,13 +128,14 @@ THROTTLE_TIME = _own(
     "hw.gpu.throttle.time", Kind.COUNTER, "s",
     "Time in which clocks were held down, by reason; reasons overlap. Of NVIDIA's and AMD's Instinct from MI300 on, whose time counts "
     "from the agent's first look.",
-    "NVML_FI_DEV_PERF_POLICY_*, NVML_FI_DEV_CLOCKS_EVENT_REASON_*; gpu_metrics 1.6 to 1.8: *_residency_acc / accumulation_counter x "
+    "NVML_FI_DEV_PERF_POLICY_*, NVML_FI_DEV_CLOCKS_EVENT_REASON_*; gpu_metrics 1.6 to 1.9: *_residency_acc / accumulation_counter x "
     "firmware_timestamp",
     (REASON,), integer=False,
 )  # fmt: skip
 THROTTLED = _own(
     "hw.gpu.throttle.active", Kind.GAUGE, "",
-    "1 while clocks are held down, by reason. Of GPUs that tell no time: Intel's, by clock domain, AMD's Radeon and MI200.",
+    "1 while clocks are held down, by reason. Of GPUs that tell no time: Intel's, by clock domain, AMD's Radeon (from RDNA 3 on "
+    "without the hot spot, which its firmware always claims) and MI200.",
     "i915 gt/gtN/throttle_reason_*, xe freq0/throttle/reason_*; gpu_metrics 1.3: indep_throttle_status", (REASON,),
 )  # fmt: skip
 ECC_ERRORS = _own(

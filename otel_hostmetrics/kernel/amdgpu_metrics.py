@@ -1,7 +1,7 @@
 """The binary table ``gpu_metrics`` of amdgpu: energy, and how long or whether clocks were held down.
 
-drivers/gpu/drm/amd/include/kgd_pp_interface.h (gpu_metrics_v1_3 to v1_8), pm/swsmu/inc/amdgpu_smu.h (SMU_THROTTLER_*_BIT). Fields that
-firmware does not fill have all bits set. Not read: 1.9, a list instead of a structure.
+drivers/gpu/drm/amd/include/kgd_pp_interface.h (gpu_metrics_v1_3 to v1_9), pm/swsmu/inc/amdgpu_smu.h (SMU_THROTTLER_*_BIT). Fields that
+firmware does not fill have all bits set. 1.9 (Linux 6.19; AMD's own driver for Instinct) is a list instead of a structure.
 """
 
 from __future__ import annotations
@@ -16,7 +16,11 @@ CYCLES, CLOCK = "residency.cycles", "residency.clock_10ns"
 _HEADER: Final = struct.Struct("<HBB")  # bytes of the whole, format, content
 _MOST: Final = 8192  # bytes
 _U32, _U64 = struct.Struct("<I"), struct.Struct("<Q")
-_MI300: Final = range(0x74A0, 0x74C0)  # PCI devices: their first drivers had table 1.3, with a bit set for whatever ever happened
+# PCI devices. The first drivers of MI300 had table 1.3, with a bit set for whatever ever happened.
+_MI300: Final = range(0x74A0, 0x74C0)
+# Firmware of RDNA 3 and 4 never lets go of one bit, that of the hot spot, not at 37 degrees and 1 W either: it says nothing.
+_HOT: Final = (range(0x7440, 0x74A0), range(0x7550, 0x75A0))
+_HOT_SPOT: Final = 1 << 36
 
 # indep_throttle_status: by bit, why. 32 to 43 are temperatures, of which 34 is memory's, and 38 to 41 those of voltage regulators.
 _REASONS: Final[Mapping[str, frozenset[int]]] = {
@@ -29,7 +33,7 @@ _REASONS: Final[Mapping[str, frozenset[int]]] = {
     "reliability": frozenset({57}),
 }
 _MASKS: Final = {reason: sum(1 << bit for bit in bits) for reason, bits in _REASONS.items()}
-_RESIDENCIES: Final = ("prochot", "power", "thermal", "vr_thermal", "memory_thermal")  # in this order behind the cycles, u32 each
+_RESIDENCIES: Final = tuple(f"residency.{reason}" for reason in ("prochot", "power", "thermal", "vr_thermal", "memory_thermal"))
 
 
 class _Layout(NamedTuple):
@@ -37,7 +41,7 @@ class _Layout(NamedTuple):
 
     energy: int = -1  # u64, 2^-16 J; before 1.4, of no known unit
     status: int = -1  # u64: indep_throttle_status; throttle_status of 1.4 and 1.5 is always 0
-    cycles: int = -1  # u32: accumulation_counter, and behind it the cycles of them with clocks held down, by reason
+    cycles: int = -1  # u32: accumulation_counter, and behind it _RESIDENCIES, the cycles of them with clocks held down
     clock: int = -1  # u64, 10 ns: firmware_timestamp
 
 
@@ -49,6 +53,12 @@ _LAYOUTS: Final = {
     7: _Layout(energy=24, cycles=40, clock=288),
     8: _Layout(energy=24, cycles=40, clock=288),
 }
+
+_LIST: Final = 9
+_STATUS: Final = "status"
+# enum amdgpu_metrics_attr_id and _type, whose odd numbers are signed: none of the attributes here is.
+_IDS: Final = {7: ENERGY, 9: CYCLES, **dict(enumerate(_RESIDENCIES, 10)), 32: CLOCK}
+_TYPES: Final = {number: struct.Struct(f"<{letter}") for number, letter in enumerate("BBHHIIQQ")}
 
 
 class GpuMetrics:
@@ -101,24 +111,51 @@ def parse(table: bytes, device: int = 0) -> dict[str, int]:
     if len(table) < _HEADER.size:
         return {}
     size, form, content = _HEADER.unpack_from(table)
-    layout = _LAYOUTS.get(content) if form == 1 else None
-    return dict(_fields(table[:size], layout, device)) if layout else {}
+    if form != 1:
+        return {}
+    layout = _LAYOUTS.get(content)
+    raw = _listed(table[:size]) if content == _LIST else _laid_out(table[:size], layout) if layout else ()
+    return dict(_told({name: value for name, value in raw if value is not None}, device))
 
 
-def _fields(table: bytes, layout: _Layout, device: int) -> Iterator[tuple[str, int]]:
-    energy, status, clock = (_number(_U64, table, offset) for offset in (layout.energy, layout.status, layout.clock))
-    if energy is not None:
-        yield ENERGY, energy
-    if status is not None and device not in _MI300:
+def _laid_out(table: bytes, layout: _Layout) -> Iterator[tuple[str, int | None]]:
+    yield ENERGY, _number(_U64, table, layout.energy)
+    yield _STATUS, _number(_U64, table, layout.status)
+    yield CLOCK, _number(_U64, table, layout.clock)
+    if layout.cycles >= 0:
+        for place, name in enumerate((CYCLES, *_RESIDENCIES)):
+            yield name, _number(_U32, table, layout.cycles + 4 * place)
+
+
+def _listed(table: bytes) -> Iterator[tuple[str, int | None]]:
+    """Packed: a count, then for each attribute u64 of its encoding (instances 0-9, id 10-19, type 20-23, unit 24-31) and the values.
+
+    Ends at what is cut off and at a type that is not known, whose size is not either.
+    """
+    count = _number(_U32, table, _HEADER.size) or 0
+    at = _HEADER.size + _U32.size
+    for _ in range(min(count, len(table) // _U64.size)):
+        encoding = _number(_U64, table, at)
+        kind = _TYPES.get(encoding >> 20 & 15) if encoding is not None else None
+        if encoding is None or kind is None:
+            return
+        name, instances = _IDS.get(encoding >> 10 & 1023), encoding & 1023
+        if name and instances == 1:
+            yield name, _number(kind, table, at + _U64.size)
+        at += _U64.size + kind.size * instances
+
+
+def _told(raw: Mapping[str, int], device: int) -> Iterator[tuple[str, int]]:
+    if ENERGY in raw:
+        yield ENERGY, raw[ENERGY]
+    if _STATUS in raw and device not in _MI300:
+        status = raw[_STATUS] & ~_HOT_SPOT if any(device in devices for devices in _HOT) else raw[_STATUS]
         yield from ((f"throttle.{reason}", int(bool(status & mask))) for reason, mask in _MASKS.items())
-    cycles = _number(_U32, table, layout.cycles)
-    if cycles is None or clock is None:
+    if CYCLES not in raw or CLOCK not in raw:
         return
-    yield from ((CYCLES, cycles), (CLOCK, clock))
-    for place, reason in enumerate(_RESIDENCIES, 1):
-        residency = _number(_U32, table, layout.cycles + 4 * place)
-        if residency is not None:
-            yield f"residency.{reason}", residency
+    yield from ((name, raw[name]) for name in (CYCLES, CLOCK))
+    # All cycles since the driver was loaded is what some firmware of MI300 says at idle, of reasons that it does not count.
+    yield from ((name, raw[name]) for name in _RESIDENCIES if name in raw and (raw[name] != raw[CYCLES] or not raw[CYCLES]))
 
 
 def _number(form: struct.Struct, table: bytes, offset: int) -> int | None:
