@@ -162,7 +162,7 @@ REPAIR_FAILED = _own(
 )  # fmt: skip
 PCIE_GENERATION = _own(
     "hw.gpu.pcie.link.generation", Kind.GAUGE, "", "PCI Express generation the link runs at now; idle GPUs lower it.",
-    "nvmlDeviceGetCurrPcieLinkGeneration; current_link_speed",
+    "nvmlDeviceGetCurrPcieLinkGeneration; current_link_speed, of the card's own switch if it has one",
 )  # fmt: skip
 PCIE_WIDTH = _own(
     "hw.gpu.pcie.link.width", Kind.GAUGE, "{lane}", "PCI Express lanes in use.", "nvmlDeviceGetCurrPcieLinkWidth; current_link_width",

@@ -53,7 +53,7 @@ FAN_SPEED = Metric(
 )  # fmt: skip
 FAN_SPEED_RATIO = Metric(
     "hw.fan.speed_ratio", Kind.GAUGE, "1", "Fan speed expressed as a fraction of its maximum speed.",
-    "of GPUs: nvmlDeviceGetFanSpeed_v2; hwmon pwmN", (ID, SENSOR), DESCRIPTION, origin="semconv", integer=False,
+    "of GPUs: nvmlDeviceGetFanSpeed_v2; hwmon pwmN of amdgpu", (ID, SENSOR), DESCRIPTION, origin="semconv", integer=False,
 )  # fmt: skip
 
 NETWORK_IO = Metric(

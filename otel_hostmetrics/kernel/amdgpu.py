@@ -16,7 +16,7 @@ from otel_hostmetrics.kernel.amdgpu_metrics import ENERGY, GpuMetrics
 from otel_hostmetrics.kernel.gpu_files import Files, Value, hwmons, link_state, sensors
 from otel_hostmetrics.kernel.gpu_pci import Gpu
 from otel_hostmetrics.kernel.hostfs import HostFS
-from otel_hostmetrics.kernel.pci import link
+from otel_hostmetrics.kernel.pci import slot_link
 
 _FILES: Final = {
     "busy.general_percent": "gpu_busy_percent", "busy.memory_percent": "mem_busy_percent", "busy.video_percent": "vcn_busy_percent",
@@ -75,7 +75,7 @@ class Amdgpu:
         return any(_text(self._fs, f"{hwmon}/in1_label") == "vddnb" for hwmon in hwmons(self._fs, self._gpu.path))
 
     def _rarely(self) -> Iterator[tuple[str, Value]]:
-        yield from link_state(link(self._fs, self._gpu.path))
+        yield from link_state(slot_link(self._fs, self._gpu.path))
         try:
             blocks = self._fs.names(f"{self._gpu.path}/ras")
         except Unavailable:  # no ECC memory

@@ -16,8 +16,9 @@ from otel_hostmetrics.kernel import intel_pmu
 from otel_hostmetrics.kernel.gpu_files import Files, Value, link_state, sensors
 from otel_hostmetrics.kernel.gpu_pci import Gpu
 from otel_hostmetrics.kernel.hostfs import HostFS
-from otel_hostmetrics.kernel.pci import link
+from otel_hostmetrics.kernel.pci import slot_link
 
+_CARD, _PACKAGE = "energy.card.input", "energy.pkg.input"
 _THROTTLE: Final = "throttle_reason_"  # i915; xe: throttle/reason_*
 
 
@@ -29,7 +30,7 @@ class IntelGpu:
 
     def __init__(self, fs: HostFS, gpu: Gpu, xe_engines: bool = False) -> None:
         self._fs, self._gpu = fs, gpu
-        self._files = Files((*_i915(fs, gpu.path), *_xe(fs, gpu.path), *sensors(fs, gpu.path)))
+        self._files = Files((*_i915(fs, gpu.path), *_xe(fs, gpu.path), *_sensors(fs, gpu.path)))
         self.denied = self._files.denied
         self._slow = dict(self._rarely())
         self._engines = self._open_engines(xe_engines)
@@ -69,7 +70,7 @@ class IntelGpu:
         return engines
 
     def _rarely(self) -> Iterator[tuple[str, Value]]:
-        yield from link_state(link(self._fs, self._gpu.path))
+        yield from link_state(slot_link(self._fs, self._gpu.path))
         if self._gpu.driver == "xe":
             yield "firmware.broken", int(os.path.exists(f"{self._gpu.path}/survivability_mode"))
         sizes = Files((tile, f"{self._gpu.path}/{tile}/physical_vram_size_bytes") for tile in _names(self._fs, self._gpu.path))
@@ -82,6 +83,21 @@ class IntelGpu:
         self._files.close()
         if self._engines:
             self._engines.close()
+
+
+def _sensors(fs: HostFS, device: str) -> Iterator[tuple[str, str]]:
+    """Those that say something.
+
+    In its automatic mode pwmN of xe is 0 however fast the fan turns. With Linux 6.16 the energy of a whole Battlemage card is 0, that
+    of its package is not.
+    """
+    found = {name: path for name, path in sensors(fs, device) if not name.startswith("pwm.")}
+    energy = Files((name, found[name]) for name in (_CARD, _PACKAGE) if name in found)
+    counted = dict(zip(energy.names, energy.read(), strict=True))
+    energy.close()
+    if counted.get(_CARD) == 0 and counted.get(_PACKAGE):
+        del found[_CARD]
+    yield from found.items()
 
 
 def _i915(fs: HostFS, device: str) -> Iterator[tuple[str, str]]:

@@ -70,6 +70,22 @@ def link(fs: HostFS, path: str) -> Link:
     )
 
 
+def slot_link(fs: HostFS, path: str) -> Link:
+    """Of a graphics card with its slot. *path* is the real directory of its GPU.
+
+    Many a card has a switch (Vega 20, Navi and Arc on), of whose links inside the card the GPU tells the fastest there can be, or
+    2.5 GT/s and one lane: the slot's is that of the upstream port, which like the downstream port is of the GPU's maker. It is no
+    root port, which has no other above it.
+    """
+    downstream = os.path.dirname(path)
+    upstream = os.path.dirname(downstream)
+    ports = (downstream, upstream, os.path.dirname(upstream))
+    if not all(_ADDRESS.fullmatch(os.path.basename(port)) for port in ports):
+        return link(fs, path)
+    gpu, *makers = (_hexadecimal(fs, f"{each}/vendor") for each in (path, downstream, upstream))
+    return link(fs, upstream if makers == [gpu, gpu] else path)
+
+
 def driver(path: str) -> str | None:
     """Name of the driver that is bound to the function with the directory *path*."""
     return _target(f"{path}/driver")

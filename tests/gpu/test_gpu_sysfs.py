@@ -261,6 +261,25 @@ def test_energy_and_limit_of_an_intel_card_are_those_of_its_package_where_it_tel
     assert list(reading.columns[rows.POWER_LIMIT].values) == [190.0]
 
 
+@pytest.mark.parametrize(("card", "package", "joules"), [("0", "29523753173", 29_523.753173), ("0", "0", 0.0), ("7000000", "0", 7.0)])
+def test_a_card_that_counts_nothing_while_its_package_does_has_no_counter(card, package, joules, intel, opened, tmp_path):
+    """A B580 with Linux 6.16."""
+    hwmon = tmp_path / "sys/devices/pci0000:00/0000:03:00.0/hwmon/hwmon4"
+    write(hwmon / "energy1_input", card)
+    write(hwmon / "energy2_input", package)
+    assert values(opened(intel).read(), hardware.ENERGY) == {BATTLEMAGE: joules}
+
+
+def test_a_duty_of_xe_is_not_that_of_the_fan(intel, opened, tmp_path):
+    """A B580 in automatic mode: 1116 revolutions a minute, pwm1 0."""
+    hwmon = tmp_path / "sys/devices/pci0000:00/0000:03:00.0/hwmon/hwmon4"
+    write(hwmon / "pwm1", "0")
+    write(hwmon / "pwm1_enable", "2")
+    reading = opened(intel).read()
+    assert values(reading, hardware.FAN_SPEED) == {BATTLEMAGE: 1432}
+    assert hardware.FAN_SPEED_RATIO not in reading.columns
+
+
 def test_the_limit_in_force_of_an_intel_card_is_the_sustained_one(intel, opened, tmp_path):
     """power1_cap of xe is that of bursts (PL2), power1_max that of longer times (PL1)."""
     write(tmp_path / "sys/devices/pci0000:00/0000:03:00.0/hwmon/hwmon4/power1_cap", "240000000")

@@ -63,3 +63,36 @@ def test_what_is_no_pci_function(tmp_path: Path) -> None:
 )
 def test_link_speeds(text: str, speed: float | None) -> None:
     assert pci.parse_link_speed(text) == speed
+
+
+CARD = ("0000:00:01.1", "0000:01:00.0", "0000:02:00.0", "0000:03:00.0")  # a root port, the ports of the card's switch, its GPU
+SLOT, INSIDE = pci.Link(16.0, 8, 32.0, 16), pci.Link(32.0, 16, 32.0, 16)
+
+
+def card(root: Path, *vendors: str) -> str:
+    """The functions of CARD that have a vendor here, the last ones; the directory of the GPU."""
+    path = root / "sys/devices/pci0000:00"
+    for address, vendor in zip(CARD[-len(vendors) :], vendors, strict=True):
+        path /= address
+        found = SLOT if address == CARD[1] else INSIDE
+        path.mkdir(parents=True)
+        (path / "vendor").write_text(f"{vendor}\n")
+        for name, value in (("current_link_speed", f"{found.speed} GT/s PCIe"), ("current_link_width", found.width),
+                            ("max_link_speed", f"{found.max_speed} GT/s PCIe"), ("max_link_width", found.max_width)):  # fmt: skip
+            (path / name).write_text(f"{value}\n")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("vendors", "expected"),
+    [
+        (("0x1022", "0x1002", "0x1002", "0x1002"), SLOT),  # Navi: its own switch
+        (("0x8086", "0x8086", "0x8086", "0x8086"), SLOT),  # Arc, behind a root port of Intel's too
+        (("0x8086", "0x10b5", "0x10b5", "0x8086"), INSIDE),  # a switch of the board
+        (("0x8086", "0x8086", "0x8086"), INSIDE),  # the upper one is a root port
+        (("0x8086", "0x8086"), INSIDE),
+        (("0x8086",), INSIDE),  # in the processor
+    ],
+)
+def test_the_link_of_a_card_is_that_of_its_own_switch(vendors: tuple[str, ...], expected: pci.Link, tmp_path: Path) -> None:
+    assert pci.slot_link(HostFS(str(tmp_path)), card(tmp_path, *vendors)) == expected
