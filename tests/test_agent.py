@@ -252,6 +252,8 @@ def test_a_reload_that_changes_nothing_or_is_wrong_leaves_it_running(said, tmp_p
         os.kill(running_.pid, signal.SIGHUP)
         running_.wait_for("reload failed")
         why, failed = running_.lines[before:]
+        assert why.startswith("ts=")
+        assert "level=error" in why
         assert "general" in why
         assert "intervall" in why
         assert "the last good configuration stays" in failed

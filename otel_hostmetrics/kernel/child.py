@@ -20,12 +20,16 @@ _GRACE = 1.0  # s between the end of the output and that of the program
 class Child:
     """A program that runs. read() takes what it has written so far; close() ends it, whatever it does."""
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], quiet: bool = False) -> None:
-        """*command* begins with a path. *quiet* drops what it writes to standard error. Raises Unavailable if it cannot start."""
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str], quiet: bool = False, errors: int = 2) -> None:
+        """*command* begins with a path. What it writes to standard error goes to the descriptor *errors*; *quiet* drops it.
+
+        Raises Unavailable if it cannot start.
+        """
         self._what = os.path.basename(command[0])
         self._content = b""
         self._reader, writer = os.pipe2(os.O_CLOEXEC)
-        actions = [(os.POSIX_SPAWN_DUP2, writer, 1), *([(os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0)] if quiet else [])]
+        loud = (os.POSIX_SPAWN_DUP2, errors, 2)
+        actions = [(os.POSIX_SPAWN_DUP2, writer, 1), (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0) if quiet else loud]
         try:
             self._pid = os.posix_spawn(command[0], list(command), environment, file_actions=actions, setsigmask=())
         except OSError as error:
@@ -83,9 +87,11 @@ class Child:
             os.waitpid(pid, 0)
 
 
-def output(command: Sequence[str], environment: Mapping[str, str], timeout: float, meanwhile: Callable[[], None] | None = None) -> bytes:
+def output(
+    command: Sequence[str], environment: Mapping[str, str], timeout: float, meanwhile: Callable[[], None] | None = None, errors: int = 2
+) -> bytes:
     """What a program prints; *meanwhile* is called every second. Raises Unavailable, LATE after *timeout* seconds."""
-    child, deadline = Child(command, environment), time.monotonic() + timeout
+    child, deadline = Child(command, environment, errors=errors), time.monotonic() + timeout
     try:
         while (remaining := deadline - time.monotonic()) > 0:
             if meanwhile:
