@@ -19,6 +19,9 @@ from otel_hostmetrics.settings import Otlp
 OK = ((":status", "200"), ("content-type", "application/grpc"))
 EMPTY = b"\0\0\0\0\0"  # an answer without any field
 PAYLOAD = b"payload"
+_AS_TOLD = h2.config.H2Configuration(
+    client_side=False, header_encoding="ascii", normalize_outbound_headers=False, validate_outbound_headers=False
+)
 Act = Callable[["Link", int, bytes], None]  # on a whole request: the connection, its stream, what came
 
 
@@ -27,7 +30,7 @@ class Link:
 
     def __init__(self, sock: socket.socket, settings: dict[int, int]) -> None:
         self.socket = sock
-        self.h2 = h2.connection.H2Connection(h2.config.H2Configuration(client_side=False, header_encoding="ascii"))
+        self.h2 = h2.connection.H2Connection(_AS_TOLD)
         self.h2.local_settings = h2.settings.Settings(client=False, initial_values=settings)
         self.h2.initiate_connection()
         self.flush()

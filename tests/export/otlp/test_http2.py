@@ -90,6 +90,12 @@ def test_status_and_message(status: str, said: str, code: str, detail: str) -> N
     assert (found.code, found.detail) == (code, detail)
 
 
+def test_a_blank_at_the_end_of_what_the_server_says() -> None:
+    """RFC 9113, 8.2.1, forbids it; servers in Go send an error's text as it is."""
+    found = outcome(lambda link, stream, _: link.answer(stream, status="3", grpc_message=" no such metric: "))
+    assert (found.code, found.detail, found.retryable) == ("invalid_argument", "no such metric:", False)
+
+
 def test_trailers_only_with_a_delay() -> None:
     """google.rpc.Status with RetryInfo of 1.5 s, without the padding of base64."""
     duration = b"\x08\x01\x10\x80\xca\xb5\xee\x01"
