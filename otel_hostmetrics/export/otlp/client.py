@@ -25,15 +25,25 @@ _MAX_DETAIL = 300  # characters of a server's text in a log line
 
 
 _CA = "otlp.ca_file: the PEM file of the CA that signed the collector's certificate"
+_CLIENT = "otlp.cert_file: the collector does not take this client's certificate"
+_HTTPS = "where TLS is spoken: https://"
+_SMALLER = "otlp.max_request_bytes: less than the collector's limit, max_recv_msg_size_mib"
+_TOO_LARGE = ("larger than max", "message length too large")  # of servers in Go and C++, in Rust
 _HINTS = (
     ("unable to get local issuer certificate", _CA),
     ("self-signed certificate", _CA),
     ("self signed certificate", _CA),
     ("mismatch, certificate is not valid", "the collector's certificate is for another name than that of otlp.endpoint"),
     ("CERTIFICATE_REQUIRED", "otlp.cert_file, otlp.key_file: the collector wants a client's certificate"),
+    ("ALERT_HANDSHAKE_FAILURE", "otlp.cert_file, otlp.key_file: maybe the collector wants a client's certificate"),
+    *((f"ALERT_{alert}", _CLIENT) for alert in ("UNKNOWN_CA", "BAD_CERTIFICATE", "CERTIFICATE_EXPIRED", "DECRYPT_ERROR")),
     ("WRONG_VERSION_NUMBER", "no TLS is spoken there: http:// is without"),
+    ("what came back is TLS", _HTTPS),
+    ("before a word of HTTP/2", _HTTPS),
     ("is not HTTP/2", "no gRPC is spoken there: collectors take it on port 4317, HTTP on 4318"),
-)  # by words of OpenSSL and http2.py, which tell what happened but not what to do
+    *((words, _SMALLER) for words in _TOO_LARGE),
+    ("unauthenticated", "otlp.headers: what the collector wants to see, such as authorization"),
+)  # by words of OpenSSL, http2.py and servers, which tell what happened but not what to do
 
 
 class Outcome(NamedTuple):
@@ -46,11 +56,12 @@ class Outcome(NamedTuple):
 
     @property
     def retryable(self) -> bool:
-        return response.retryable(self.code, self.delay)
+        too_large = self.code == "out_of_range" and any(words in self.detail for words in _TOO_LARGE)  # it will not shrink
+        return response.retryable(self.code, self.delay) and not too_large
 
     def __str__(self) -> str:
-        hints = [hint for words, hint in _HINTS if words in self.detail]
         said = f"{self.code}: {self.detail}" if self.detail else self.code
+        hints = [hint for words, hint in _HINTS if words in said]
         return f"{said} ({hints[0]})" if hints else said
 
 

@@ -25,6 +25,7 @@ Headers = Sequence[tuple[bytes, bytes]]
 MOST = 4 << 20  # bytes of an answer, as in gRPC
 _SETTINGS = {h2.settings.SettingCodes.ENABLE_PUSH: 0, h2.settings.SettingCodes.MAX_HEADER_LIST_SIZE: 65_536}
 _NOT_HTTP2 = "what came back is not HTTP/2"
+_ALERT = b"\x15\x03"  # begin of a record of TLS (RFC 8446, 5.1): its kind, its version
 _LENIENT = h2.config.H2Configuration(client_side=True, header_encoding=None, validate_inbound_headers=False)
 # Not what RFC 9113, 8.2.1, allows: servers in Go send a text of theirs with the blanks at its ends.
 _DATA = struct.Struct(">HBBBI").pack  # a frame's head (RFC 9113, 4.1): length in 24 bits, type DATA, no flags, stream
@@ -185,9 +186,9 @@ class Connection:
 
     def _take(self, data: bytes) -> None:
         if not data:
-            raise Broken("the collector closed the connection")
-        if not self._greeted and data.startswith(b"HTTP/1"):
-            raise Broken(_NOT_HTTP2)
+            raise Broken(f"the collector closed the connection{'' if self._greeted else ' before a word of HTTP/2'}")
+        if not self._greeted and data.startswith((b"HTTP/1", _ALERT)):
+            raise Broken("what came back is TLS" if data.startswith(_ALERT) else _NOT_HTTP2)
         try:
             events = self._h2.receive_data(data)
         except h2.exceptions.ProtocolError as error:

@@ -14,10 +14,10 @@ from cryptography.x509.oid import NameOID
 class Authority:
     """Writes ``ca.pem`` to *folder*, and pairs of certificate and key on demand."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, name: str = "test CA") -> None:
         self._folder = folder
         self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test CA")])
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self.ca = folder / "ca.pem"
         certificate = self._certificate(self._name, self._key, authority=True)
         self.ca.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))

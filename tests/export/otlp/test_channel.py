@@ -233,22 +233,30 @@ def test_tls_to_a_collector_without_says_so():
     assert said.endswith("(no TLS is spoken there: http:// is without)")
 
 
-def test_a_port_of_another_protocol_says_so():
-    """The collector's port for OTLP over HTTP, most often."""
+@pytest.mark.parametrize(
+    ("answer", "hint"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "no gRPC is spoken there: collectors take it on port 4317, HTTP on 4318"),
+        (b"\x15\x03\x01\0\x02\x02\x46", "where TLS is spoken: https://"),
+        (b"", "where TLS is spoken: https://"),
+    ],
+    ids=["OTLP over HTTP", "TLS of OpenSSL: an alert", "TLS of Go: nothing"],
+)
+def test_a_port_of_another_protocol_says_so(answer, hint):
     with socket.create_server(("127.0.0.1", 0)) as server:
         server.settimeout(5)
-        answering = threading.Thread(target=_answer_http, args=(server,))
+        answering = threading.Thread(target=_answer, args=(server, answer))
         answering.start()
         said = _deliver(endpoint=f"127.0.0.1:{server.getsockname()[1]}")
         answering.join()
-    assert said.endswith("(no gRPC is spoken there: collectors take it on port 4317, HTTP on 4318)")
+    assert said.endswith(f"({hint})")
 
 
-def _answer_http(server):
+def _answer(server, answer):
     connection, _ = server.accept()
     with connection:
         connection.recv(1024)
-        connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+        connection.sendall(answer)
 
 
 def test_mtls_needs_the_clients_certificate(authority):
@@ -260,12 +268,14 @@ def test_mtls_needs_the_clients_certificate(authority):
         assert collector.names() == ["m"]
 
 
-def test_a_server_that_misses_the_clients_certificate_is_heard_out(authority):
-    """With TLS 1.3 it says so after the handshake, when we are sending already."""
+@contextlib.contextmanager
+def _wanting_certificates(authority, version):
+    """A port of a server that does, in this version of TLS."""
     made = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     made.load_cert_chain(*authority.issue("localhost"))
     made.load_verify_locations(authority.ca)
     made.verify_mode = ssl.CERT_REQUIRED
+    made.maximum_version = version
     made.set_alpn_protocols(["h2"])
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -275,8 +285,28 @@ def test_a_server_that_misses_the_clients_certificate_is_heard_out(authority):
                 made.wrap_socket(sock, server_side=True)
 
         threading.Thread(target=serve, daemon=True).start()
-        said = _deliver(endpoint=f"https://localhost:{listener.getsockname()[1]}", ca_file=str(authority.ca))
+        yield listener.getsockname()[1]
+
+
+def test_a_server_that_misses_the_clients_certificate_is_heard_out(authority):
+    """With TLS 1.3 it says so after the handshake, when we are sending already."""
+    with _wanting_certificates(authority, ssl.TLSVersion.TLSv1_3) as port:
+        said = _deliver(endpoint=f"https://localhost:{port}", ca_file=str(authority.ca))
     assert said.endswith("CERTIFICATE_REQUIRED (otlp.cert_file, otlp.key_file: the collector wants a client's certificate)")
+
+
+def test_a_server_of_tls_1_2_does_not_say_what_it_misses(authority):
+    with _wanting_certificates(authority, ssl.TLSVersion.TLSv1_2) as port:
+        said = _deliver(endpoint=f"https://localhost:{port}", ca_file=str(authority.ca))
+    assert said.endswith("HANDSHAKE_FAILURE (otlp.cert_file, otlp.key_file: maybe the collector wants a client's certificate)")
+
+
+@pytest.mark.parametrize("name", ["test CA", "another CA"])
+def test_a_clients_certificate_of_another_authority_says_so(authority, tmp_path, name):
+    certificate, key = map(str, Authority(tmp_path, name).issue("agent"))
+    with _wanting_certificates(authority, ssl.TLSVersion.TLSv1_3) as port:
+        said = _deliver(endpoint=f"https://localhost:{port}", ca_file=str(authority.ca), cert_file=certificate, key_file=key)
+    assert said.endswith("(otlp.cert_file: the collector does not take this client's certificate)")
 
 
 def test_a_renewed_certificate_is_read_when_the_connection_fails(authority, tmp_path):

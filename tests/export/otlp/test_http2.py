@@ -96,6 +96,28 @@ def test_a_blank_at_the_end_of_what_the_server_says() -> None:
     assert (found.code, found.detail, found.retryable) == ("invalid_argument", "no such metric:", False)
 
 
+@pytest.mark.parametrize(
+    ("status", "said", "retryable", "hinted"),
+    [
+        ("8", "grpc: received message larger than max (2944837 vs. 1048576)", False, True),
+        ("8", "grpc: received message after decompression larger than max 1048576", False, True),
+        ("11", "Error, decoded message length too large: found 2944837 bytes, the limit is: 1048576 bytes", False, True),
+        ("11", "not yet", True, False),
+    ],
+    ids=["grpc-go", "grpc-go, compressed", "tonic", "of another range"],
+)
+def test_a_request_that_is_too_large_is_not_sent_again(status: str, said: str, retryable: bool, hinted: bool) -> None:
+    """It would be as large the next time, and keep all others waiting."""
+    found = outcome(lambda link, stream, _: link.answer(stream, status=status, grpc_message=said))
+    assert found.retryable is retryable
+    assert ("otlp.max_request_bytes" in str(found)) is hinted
+
+
+def test_a_server_that_wants_a_token_is_told_with_the_cure() -> None:
+    found = outcome(lambda link, stream, _: link.answer(stream, status="16", grpc_message="missing authorization metadata"))
+    assert "(otlp.headers: " in str(found)
+
+
 def test_trailers_only_with_a_delay() -> None:
     """google.rpc.Status with RetryInfo of 1.5 s, without the padding of base64."""
     duration = b"\x08\x01\x10\x80\xca\xb5\xee\x01"

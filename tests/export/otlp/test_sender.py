@@ -294,13 +294,13 @@ def test_deliver_says_what_went_wrong_in_one_line():
     with running() as collector, _sender(collector.port, telemetry) as sender:
         where = f"127.0.0.1:{collector.port}"
         assert sender.deliver([_request("a"), _request("b")], 5) is None
-        collector.answers.append(fail(grpc.StatusCode.UNAUTHENTICATED, "no\nkey"))
-        assert sender.deliver([_request("c")], 5) == f"OTLP export to {where} failed: unauthenticated: no key"
+        collector.answers.append(fail(grpc.StatusCode.PERMISSION_DENIED, "no\nkey"))
+        assert sender.deliver([_request("c")], 5) == f"OTLP export to {where} failed: permission_denied: no key"
         collector.answers.append(partial(1, "too old"))
         assert sender.deliver([_request("d"), _request("e")], 5) == f"collector {where} rejected 1 points: too old"
         assert collector.names() == ["a", "b", "d", "e"]
         assert "otlp" not in [thread.name for thread in threading.enumerate()]
-    assert _counts(telemetry)[rows.EXPORT_POINTS, "unauthenticated"] == 1
+    assert _counts(telemetry)[rows.EXPORT_POINTS, "permission_denied"] == 1
 
 
 def test_deliver_keeps_its_time():
