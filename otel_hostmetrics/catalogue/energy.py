@@ -13,7 +13,8 @@ _ZONE = (ZONE, DOMAIN, INTERFACE)
 
 POWER_WATTS = Metric(
     "rapl_power_watts", Kind.GAUGE, "W",
-    "Power by zone: package_0, package_0_core, ...; core, uncore and dram are the sums over all packages.",
+    "Power by zone: package_0, package_0_core, ...; core, uncore and dram are the sums over all packages. No core of AMD's, see "
+    "rapl.zone.energy.",
     "as hw.power", ("zone",), origin="cpu_exporter", integer=False,
 )  # fmt: skip
 AVAILABLE = Metric(
@@ -30,7 +31,8 @@ EXPORTER_INFO = Metric(
 
 ENERGY = Metric(
     "rapl.zone.energy", Kind.COUNTER, "J",
-    "Energy by zone, since this agent began. Zones contain each other and may be seen by two interfaces: not to be summed.",
+    "Energy by zone, since this agent began. Zones contain each other and may be seen by two interfaces: not to be summed. AMD counts "
+    "each core by itself, of which Linux shows one: lead-core.",
     "powercap energy_uj; perf power/energy-*/; hwmon energyN_input; MSR_*_ENERGY_STATUS; else power integrated over time",
     _ZONE, (PACKAGE,), integer=False,
 )  # fmt: skip

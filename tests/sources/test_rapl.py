@@ -155,6 +155,18 @@ def test_dies_of_amd_that_all_show_the_package_are_counted_once(tmp_path: Path) 
     assert points(reading, rows.ENERGY, "rapl.zone")["package-0-die-3"] == 100.0
 
 
+def test_what_amd_counts_of_one_core_is_not_called_that_of_all(tmp_path: Path) -> None:
+    fs = host("amd-dies", tmp_path)
+    with Running(fs, settings()) as source:
+        source.read()
+        add(zone(fs, "intel-rapl:0:0") / "energy_uj", 3_000_000)
+        for _ in range(2):
+            time.sleep(1.02)
+            reading = source.read()
+    assert points(reading, rows.ENERGY, "rapl.zone")["package-0/lead-core"] == 3.0
+    assert set(points(reading, rows.POWER_WATTS, "zone")) == {"package_0"}
+
+
 def test_dies_of_intel_have_their_own_counters(tmp_path: Path) -> None:
     fs = host("amd-dies", tmp_path)
     cpuinfo = tmp_path / "proc/cpuinfo"

@@ -10,6 +10,7 @@ from otel_hostmetrics.kernel import powercap
 from otel_hostmetrics.sources.rapl.meters import Counter, Scale
 
 PACKAGE, CORE, UNCORE, DRAM, PSYS, HOST = "package", "core", "uncore", "dram", "psys", "host"
+LEAD_CORE = "lead-core"  # one core of a package, as an example: in rapl.zone.* only
 
 _PACKAGE = re.compile(r"package-(\d{1,6}(?:-die-\d{1,6})?)")
 _PSYS = re.compile(r"psys(?:-(\d{1,6}))?")
@@ -20,7 +21,7 @@ class Zone(NamedTuple):
     """One zone, whichever interface it was found by."""
 
     key: str  # what it is recognized by when zones are looked for again
-    domain: str  # package, core, uncore, dram, psys, host; any other name an ARM platform has for it
+    domain: str  # package, core, lead-core, uncore, dram, psys, host; any other name an ARM platform has for it
     package: str  # "0", "0-die-1"; empty if the zone is of no package
     interface: str  # "intel-rapl", "intel-rapl-mmio", "arm-scmi", "perf", "msr", a hwmon driver
     scale: Scale
@@ -58,7 +59,7 @@ def deduplicated(zones: Sequence[Zone], one_counter_per_package: bool) -> list[Z
     6.13 registered a zone for each (rapl_msrs_are_pkg_scope in intel_rapl_common.c); they become ``package-N`` here.
     """
     if one_counter_per_package:
-        zones = _merged_dies(zones)
+        zones = _merged_dies(_lead_cores(zones))
     seen: set[str] = set()
     result: list[Zone] = []
     for zone in sorted(zones, key=_rank):
@@ -76,6 +77,14 @@ def _told_apart(zones: Sequence[Zone]) -> list[Zone]:
         result.append(zone._replace(domain=f"{zone.domain}@{zone.key.rpartition('/')[2]}") if view in views else zone)
         views.add(view)
     return result
+
+
+def _lead_cores(zones: Sequence[Zone]) -> list[Zone]:
+    """What Linux shows as the cores of such a package is its one register of a core, read on one CPU: it stands for no other core.
+
+    MSR_AMD_CORE_ENERGY_STATUS in intel_rapl_msr.c, read on lead_cpu.
+    """
+    return [zone._replace(domain=LEAD_CORE, counted=False) if zone.domain == CORE else zone for zone in zones]
 
 
 def _merged_dies(zones: Sequence[Zone]) -> list[Zone]:
