@@ -344,6 +344,16 @@ def test_a_sleeping_gpu_is_not_asked_anything(source, fake, host):
     assert reading.problems == []
 
 
+def test_more_than_all_of_the_time_is_no_utilization(source, fake):
+    gpu = source()
+    fake.set(value_gpu=808)
+    reading = gpu.read()
+    assert points(reading, rows.UTILIZATION_PERCENT) == {}
+    assert by_id(reading, rows.UTILIZATION, **{rows.TASK: "general"}) == {}
+    fake.set(value_gpu=100)
+    assert set(points(gpu.read(), rows.UTILIZATION_PERCENT).values()) == {100}
+
+
 def test_a_gpu_that_sleeps_from_the_start_is_not_opened_until_it_wakes(source, fake, host):
     power = host / "sys/devices/pci0000:00/0000:02:00.0/power/runtime_status"
     power.write_text("suspended\n")

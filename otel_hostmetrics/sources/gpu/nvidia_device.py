@@ -23,6 +23,7 @@ from otel_hostmetrics.sources.gpu.points import Bound, Names, Value
 
 _SILENT = 3  # cycles in which every call failed for no known reason, before the driver is believed to be in trouble
 _WIDE = 1 << 32
+_WHOLE_TIME = 100  # %; a sample in some hundred thousand of an H100 is hundreds of percent of nothing
 _WHOLE = ("energy_mj", "power.")  # of a GPU as a whole; an instance that repeated them would be counted twice
 
 
@@ -79,6 +80,7 @@ class NvidiaDevice:
             slow = Batch(nvml, device, values.SLOW_CALLS, (*values.SLOW_FIELDS, *values.nvlink5_errors(links)))
         self._batches = Batches(fast, slow)
         self._at = {name: place for place, name in enumerate(fast.names)}
+        self._shares = [place for name, place in self._at.items() if name.startswith("utilization.")]
         self._health = Health(fast.names, slow.names)
         self._derived, self._derived_slow = dict(derived.of_fast(fast.names)), dict(derived.of_slow(slow.names))
         self._narrow = {way: self._at[f"pcie.{way}"] for way in ("transmit", "receive") if f"pcie.{way}" in self._at}
@@ -135,6 +137,9 @@ class NvidiaDevice:
             self._probe()
         values = self._batches.fast.read()
         self._watch(values)
+        for place in self._shares:
+            if (share := values[place]) is not None and share > _WHOLE_TIME:
+                values[place] = None
         self.busy = bool(_at(values, self._at.get("utilization.gpu")))
         if slow or self._slow_values is None:
             self._slow_values = self._read_slow()
