@@ -36,8 +36,8 @@ class _Sums:
         return (lambda values: [*pick(values), *[sum(group(values)) for group in groups]]) if groups else pick
 
     def column(self, values: Sequence[float | None]) -> Column:
-        """*values* by zone."""
-        sums = [_sum(values, places) for _, places in self._points]
+        """*values* by zone. A tuple: what is not changed is spelled once on a page."""
+        sums = tuple([_sum(values, places) for _, places in self._points])
         if None not in sums:
             return Column(self.series, sums)  # type: ignore[arg-type]
         present = [value for value in sums if value is not None]
