@@ -27,7 +27,8 @@ ENERGY = Metric(
 )  # fmt: skip
 POWER = Metric(
     "hw.power", Kind.GAUGE, "W", "Instantaneous power consumed by the component.",
-    "of processors and memory: mean over the last window of at least a second", COMPONENT, DESCRIPTION, origin="semconv", integer=False,
+    "of processors, memory and Intel's GPUs: mean over the last window of at least a second", COMPONENT, DESCRIPTION, origin="semconv",
+    integer=False,
 )  # fmt: skip
 HOST_ENERGY = Metric(
     "hw.host.energy", Kind.COUNTER, "J", "Total energy consumed by the entire physical host.",

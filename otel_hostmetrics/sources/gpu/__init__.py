@@ -58,6 +58,7 @@ class Gpu:
             self._bound = tuple(bound)
         reading = Reading(problems=[*self._missing, *(problem for part in parts for problem in part.problems)])
         reading.off = self._off
+        reading.again = max((part.again for part in parts), default=0.0)
         reading.columns = self._merge.columns(
             [self._table.columns(values, any(part.refreshed for part in parts)), *(part.columns() for part in parts)]
         )

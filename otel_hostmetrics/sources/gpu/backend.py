@@ -15,6 +15,7 @@ class Backend(Protocol):
     """One way to GPUs. Nothing here raises: what cannot be read is a problem, and tried again later by the part itself."""
 
     problems: list[Unavailable]  # of the last reading
+    again: float  # s after which another reading tells more: shares of engines and watts take two
 
     @property
     def devices(self) -> int:

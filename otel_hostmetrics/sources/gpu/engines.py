@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple, TypeAlias
 
 from otel_hostmetrics.sources.gpu.points import Value
+from otel_hostmetrics.sources.gpu.watts import SHORTEST
 
-_SHORTEST = 1.0  # s: as for watts; the readings of two who ask do not make shares of a few milliseconds
 _TASKS = {"rcs": "general", "ccs": "general", "vcs": "video", "vecs": "video", "bcs": "copy"}  # by class of engine
 _CLASS = re.compile(r"(?:gt\d+\.)?([a-z]+)\d+")
 _Pair: TypeAlias = tuple[Value, Value]  # what an engine worked, and the time it had, both since some beginning
@@ -43,9 +43,14 @@ class Engines:
         self._before: list[_Pair] = [(None, None)] * len(found)
         self._values: list[Value] = [None] * len(self.names)
 
+    @property
+    def waits(self) -> bool:
+        """Whether no window has ended yet."""
+        return bool(self._engines) and all(value is None for value in self._values)
+
     def read(self, values: Sequence[Value], now: float) -> list[Value]:
         """Shares of the last window, which ends now (monotonic s) if it is long enough; None where one of its ends is not known."""
-        if self._engines and now - self._since >= _SHORTEST:
+        if self._engines and now - self._since >= SHORTEST:
             pairs = [(values[engine.work], values[engine.clock]) for engine in self._engines]
             shares = [_share(before, after) for before, after in zip(self._before, pairs, strict=True)]
             self._since, self._before = now, pairs

@@ -50,6 +50,7 @@ class Nvidia:
         self._slept = False  # the GPUs did fall asleep since
         self._generation = 0
         self.refreshed = False
+        self.again = 0.0
         self.problems: list[Unavailable] = []
 
     @property

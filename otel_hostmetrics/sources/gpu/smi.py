@@ -47,6 +47,7 @@ class NvidiaSmi:
         self._info = Keyed()
         self._layout: list[tuple[str, tuple[str, ...]]] = []
         self.refreshed = True
+        self.again = 0.0
         self.generation = 0
         self.bound: list[Bound] = []
         self.problems: list[Unavailable] = []

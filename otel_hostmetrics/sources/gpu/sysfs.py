@@ -35,6 +35,7 @@ class SysfsGpus:
         self._slow_at = float("-inf")
         self._info, self._processes, self._usage = Keyed(), Keyed(), Usage(drivers)
         self.refreshed = True
+        self.again = 0.0
         self.generation = 0
         self.bound: list[Bound] = []
         self.problems: list[Unavailable] = []
@@ -54,6 +55,7 @@ class SysfsGpus:
         if any(woken):
             self._bind()
         values = [value for device in self._devices for value in device.read(self.refreshed)]
+        self.again = max((device.again for device in self._devices), default=0.0)
         self.problems = [*unplugged, *(error for device in self._devices for error in device.problems)]
         return values
 

@@ -18,6 +18,7 @@ from otel_hostmetrics.sources.gpu.points import Bound, Names, Value
 from otel_hostmetrics.sources.gpu.residency import Residency
 from otel_hostmetrics.sources.gpu.sysfs_health import Health
 from otel_hostmetrics.sources.gpu.sysfs_rows import meanings
+from otel_hostmetrics.sources.gpu.watts import SHORTEST, Watts
 
 _UTILIZATION = ("vram.used", "vram.total")  # of which hw.gpu.memory.utilization is made
 
@@ -99,9 +100,14 @@ class Device:
         self._ratio: tuple[int, int] | None = (
             (names.index("vram.used"), names.index("vram.total")) if set(_UTILIZATION) <= set(names) else None
         )
-        self._engines, self._residency, self._health = Engines(names), Residency(names), Health(names)
+        self._engines, self._residency, self._watts, self._health = Engines(names), Residency(names), Watts(names), Health(names)
         ratio = ("vram.utilization",) if self._ratio else ()
-        self._derived = (*ratio, *self._engines.names, *self._residency.names, *self._health.names)
+        self._derived = (*ratio, *self._engines.names, *self._residency.names, *self._watts.names, *self._health.names)
+
+    @property
+    def again(self) -> float:
+        """s after which another reading tells what takes two of them."""
+        return SHORTEST if self._engines.waits or self._watts.waits else 0.0
 
     @property
     def unplugged(self) -> bool:
@@ -151,7 +157,8 @@ class Device:
             used, total = (own[place] for place in self._ratio)
             values.append(used / total if used is not None and total else None)
         states = self._health.read(own, answers, stuck=self._power.stuck())
-        return [*values, *self._engines.read(own, time.monotonic()), *self._residency.read(own), *states]
+        now = time.monotonic()
+        return [*values, *self._engines.read(own, now), *self._residency.read(own), *self._watts.read(own, now), *states]
 
     def close(self) -> None:
         if self.card:

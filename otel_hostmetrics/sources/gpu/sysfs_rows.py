@@ -29,6 +29,7 @@ _PLAIN: dict[str, tuple[Meaning, ...]] = {
     "gtt.total": (Meaning(rows.SHARED_LIMIT),),
     "gtt.used": (Meaning(rows.SHARED_USAGE),),
     "pcie.replays": (Meaning(rows.PCIE_REPLAYS),),
+    "power.mean": (Meaning(hardware.POWER), Meaning(rows.POWER_DRAW)),
     "energy_2^-16_j": (Meaning(hardware.ENERGY, {}, _JOULE_16),),
     "link.generation": (Meaning(rows.PCIE_GENERATION),),
     "link.width": (Meaning(rows.PCIE_WIDTH),),
