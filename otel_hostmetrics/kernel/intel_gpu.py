@@ -88,7 +88,7 @@ class IntelGpu:
 def _sensors(fs: HostFS, device: str) -> Iterator[tuple[str, str]]:
     """Those that say something.
 
-    In its automatic mode pwmN of xe is 0 however fast the fan turns. With Linux 6.16 the energy of a whole Battlemage card is 0, that
+    In its automatic mode pwmN of xe is 0 however fast the fan turns. Up to Linux 6.16 the energy of a whole Battlemage card is 0, that
     of its package is not.
     """
     found = {name: path for name, path in sensors(fs, device) if not name.startswith("pwm.")}

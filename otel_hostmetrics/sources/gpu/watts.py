@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from otel_hostmetrics.sources.gpu.points import Value
 
 NAME = "power.mean"
+_MOST = 10_000.0  # W
 SHORTEST = 1.0  # s: as for watts of processors; two who ask soon after one another do not make means of a few milliseconds
 _ENERGY = re.compile(r"energy\.(?:1|card|pkg)\.input")
 _POWER = re.compile(r"(?:socket_)?power\.\w+\.(?:input|average)")
@@ -35,7 +36,7 @@ class Watts:
             return []
         elapsed, count = now - self._since, values[self._place]
         if elapsed >= SHORTEST:
-            known = count is not None and self._before is not None and count >= self._before  # else it was reset
-            self._watts = (count - self._before) / elapsed / 1_000_000 if known else None  # type: ignore[operator]
+            watts = (count - self._before) / elapsed / 1_000_000 if count is not None and self._before is not None else -1.0
+            self._watts = watts if 0 <= watts <= _MOST else None  # else it was reset
             self._since, self._before = now, count
         return [self._watts]
