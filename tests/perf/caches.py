@@ -15,14 +15,14 @@ _SIZE: Final = 48 << 20  # bytes: more than the last level of most processors
 
 
 class Caches:
-    """Two blocks of memory for each processor, to be compared, which pushes out everything else."""
+    """Two blocks of memory, to be compared by every processor, which pushes out everything else."""
 
     def __init__(self) -> None:
         self._memcmp = ctypes.CDLL(None).memcmp  # without the GIL
-        self._blocks = {each: [ctypes.create_string_buffer(b"\1" * _SIZE, _SIZE) for _ in range(2)] for each in os.sched_getaffinity(0)}
+        self._blocks = [ctypes.create_string_buffer(b"\1" * _SIZE, _SIZE) for _ in range(2)]
 
     def empty(self) -> None:
-        threads = [threading.Thread(target=self._compare, args=(each,)) for each in self._blocks]
+        threads = [threading.Thread(target=self._compare, args=(each,)) for each in os.sched_getaffinity(0)]
         for each in threads:
             each.start()
         for each in threads:
@@ -30,4 +30,4 @@ class Caches:
 
     def _compare(self, processor: int) -> None:
         os.sched_setaffinity(0, {processor})  # of this thread
-        self._memcmp(*self._blocks[processor], ctypes.c_size_t(_SIZE))
+        self._memcmp(*self._blocks, ctypes.c_size_t(_SIZE))
