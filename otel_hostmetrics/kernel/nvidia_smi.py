@@ -157,6 +157,7 @@ def _first(texts: Iterator[str | None]) -> int | None:
 
 def _report(identity: Mapping[str, str], values: Mapping[str, int]) -> Report:
     known = {name: "" if text.startswith(("N/A", "[")) else text for name, text in identity.items()}
+    values = {name: value for name, value in values.items() if value <= 100 or not name.startswith("utilization.")}  # NVML's own mistakes
     index = int(known["index"]) if re.fullmatch(r"\d{1,4}", known["index"], re.ASCII) else -1
     return Report(
         index, known["pci.bus_id"], known["name"], known["uuid"], known["serial"], known["vbios_version"], known["driver_version"], values

@@ -66,6 +66,14 @@ def test_xml_of_every_generation(driver):
     assert (report.bus_id, report.uuid, report.serial, report.driver) == ("00000000:3B:00.0", "GPU-1", "", "580.1")
 
 
+@pytest.mark.parametrize(("said", "expected"), [("100", 100), ("808", None)])
+def test_more_than_all_of_the_time_is_no_utilization(said, expected):
+    (report,) = nvidia_smi.parse_csv(COLUMNS, LINE.replace(", 42,", f", {said},").encode())
+    assert said in LINE.replace(", 42,", f", {said},")
+    assert report.values.get("utilization.gpu") == expected
+    assert report.values["memory.total"] == 81_559 << 20
+
+
 def test_csv_line():
     (report,) = nvidia_smi.parse_csv(COLUMNS, f"{LINE}\n".encode())
     assert report.values == {
