@@ -111,6 +111,7 @@ def monitored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Prometheus]:
         ports = [_start_server(processes, server, nvml), _start_laptop(processes, laptop)]
         found = prometheus.start(processes, folder, {"otel-hostmetrics": ports})
         assert found.values("hw_gpu_io_bytes_total")
+        eventually(lambda: found.values("process_gpu_time_seconds_total"), what="the laptop's processes")  # before they go on
         processes.enter_context(energy_hosts.drawing(folder, watts=40))  # in every zone
         new = nvml.with_suffix(".new")
         new.write_text(_settings(_THEN))
